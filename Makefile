@@ -1,0 +1,83 @@
+# Two commands matter: `make demo` shows Countersign, `make test` runs what CI runs. `make` lists the rest.
+#
+# One profile (release), so that tests, demo, benchmarks and lints share what they compile.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test prove bench lint fmt clippy deny advisories doc
+
+RELEASE := --release --locked
+# What `cargo test --workspace` compiles, and the binary that the suites in tests/ start. A narrower selection would turn
+# off features of shared dependencies, and each such difference compiles wasmtime again.
+TESTED := --workspace --lib --bins --tests --examples
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign/tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## builds, then walks through everything with sellers of its own; needs Rust only
+	@tests/install rust
+	@# Narrower than the tests' selection: a fresh machine compiles nothing that the demo does not run.
+	cargo build $(RELEASE) -p countersign
+	cargo run --quiet $(RELEASE) -p countersign -- demo --exit
+
+# tests/install answers nothing when all can run, else the arguments that select what can.
+test: ## installs what the tests need and runs them all; says what cannot run here, which fails if CI=true
+	@set -e; only=$$(tests/install tests); \
+	run() { echo "$$*"; "$$@"; }; \
+	run cargo build $(RELEASE) $(TESTED); \
+	run cargo test $(RELEASE) --workspace --no-fail-fast $$only; \
+	if [ -n "$$only" ]; then \
+	  run cargo test $(RELEASE) --workspace --no-fail-fast --doc; \
+	  echo "Not everything ran: what was skipped is said above, before the build."; \
+	fi
+
+prove: ## the long proofs: a thousand crashes, a hundred thousand cases of every property
+	@tests/install rust
+	cargo build $(RELEASE) $(TESTED)
+	COUNTERSIGN_CYCLES=1000 cargo test $(RELEASE) --workspace --test crash
+	PROPTEST_CASES=100000 cargo test $(RELEASE) -p countersign-core -p countersign-ledger
+
+bench: ## measures
+	@tests/install rust
+	cargo bench --locked --workspace --bench '*'
+	@# The load driver of tests/ goes here; it needs `tests/install tests`.
+
+lint: fmt deny clippy doc ## format, dependencies, clippy, documentation
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	@tests/install rust
+	cargo clippy $(RELEASE) --workspace --all-targets -- -D warnings
+
+doc:
+	@tests/install rust
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(RELEASE) --workspace --no-deps
+
+DENY_VERSION := 0.20.2
+DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+# -D: an exception in deny.toml that is no longer needed must go. -A: but an arrow may be allowed and not used yet.
+deny: $(DENY) advisories
+	$(DENY) --locked --workspace check -D unnecessary-skip -D unmatched-skip -A unused-wrapper bans licenses sources
+
+# The advisories are a git repository: fetched, else the copy of the last fetch if it is recent, else not checked.
+RUSTSEC := https://github.com/RustSec/advisory-db
+ADVISORIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
+advisories: $(DENY)
+	@if curl --silent --fail --max-time 20 --output /dev/null '$(RUSTSEC)/info/refs?service=git-upload-pack'; then \
+	  $(DENY) --locked --workspace check advisories; \
+	elif find $(ADVISORIES) -name FETCH_HEAD -mtime -30 2>/dev/null | grep -q .; then \
+	  echo "advisories: checked with the last fetch, the database cannot be reached"; \
+	  $(DENY) --locked --offline --workspace check advisories; \
+	else \
+	  echo "advisories: not checked, the database could not be fetched"; \
+	fi
+
+# Without the optimisation that would take longer than all checks it will ever do.
+$(DENY):
+	env -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  cargo install --quiet --locked cargo-deny --version $(DENY_VERSION) --root $(TOOLS)/cargo-deny-$(DENY_VERSION)

@@ -1,0 +1,771 @@
+//! The ledger as everything else sees it: one trait and the values that cross it.
+//!
+//! A backend contains no policy, no clock and no randomness. Every value it needs (ids, moments,
+//! windows already worked out) arrives in the call; every call is one transaction; a reply means
+//! the transaction is durable. [`Ledger::commit`] is the one point where money becomes spendable.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::PlacedHold;
+use crate::evm::Signature65;
+use crate::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
+use crate::money::{Atomic, Micros};
+use crate::payment::{Event, State};
+use crate::spend::{History, Principal, Seller, SpendRequest};
+use crate::time::Timestamp;
+use crate::verdict::{Attributed, Judgement, ReviewTerms, Unit, Verdict, Window};
+use crate::x402::Authorization;
+
+/// A boxed future, so that the trait can be an object.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the ledger did not do what it was asked. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerError {
+    /// The queue is full; the same call may succeed in a moment.
+    Overloaded,
+    /// The store cannot be written or read. The text is for the operator.
+    Unavailable(String),
+    /// Compare-and-set failed, or the transition is not in the table: somebody else was first.
+    Conflict(String),
+    /// There is no such row.
+    NotFound,
+}
+
+impl LedgerError {
+    /// Stable code for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::Unavailable(_) => "ledger-unavailable",
+            Self::Conflict(_) => "ledger-conflict",
+            Self::NotFound => "not-found",
+        }
+    }
+}
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overloaded => f.write_str("the ledger's queue is full"),
+            Self::Unavailable(why) => write!(f, "the ledger cannot be used: {why}"),
+            Self::Conflict(why) => write!(f, "the ledger refused the change: {why}"),
+            Self::NotFound => f.write_str("the ledger has no such row"),
+        }
+    }
+}
+
+impl std::error::Error for LedgerError {}
+
+/// Names a purchase: an agent's id means nothing outside its workspace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PurchaseKey {
+    /// Empty for agents without a workspace.
+    pub workspace: String,
+    /// The agent.
+    pub agent: String,
+    /// The purchase.
+    pub purchase: PurchaseId,
+}
+
+/// SHA-256 over method, URL and body under the ledger's own key: two calls with one fingerprint
+/// are the same request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// One judged candidate, as it is recorded. With the module and settings bytes its opinions name by
+/// digest, it is enough to judge again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// The decision.
+    pub id: DecisionId,
+    /// Exactly what the policies were asked.
+    pub request: SpendRequest,
+    /// Exactly what they answered.
+    pub judgement: Judgement,
+    /// The verdict that came of it, holds included.
+    pub verdict: Verdict,
+    /// Why, by policy.
+    pub reasons: Vec<Attributed>,
+    /// The code the agent gets when this decision refused: `policy-denied`, `budget-exceeded`, …;
+    /// none when it did not refuse.
+    pub refusal: Option<String>,
+}
+
+/// What is known of a payment from its first moment and never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentFacts {
+    /// Who asked.
+    pub principal: Principal,
+    /// HTTP method.
+    pub method: String,
+    /// Scheme, host and path; never the query.
+    pub url: String,
+    /// As policies see it.
+    pub host: String,
+    /// Absolute path.
+    pub path: String,
+    /// The payee as the rail spells it.
+    pub pay_to: String,
+    /// `x402`.
+    pub rail: String,
+    /// `exact`.
+    pub scheme: String,
+    /// CAIP-2.
+    pub network: String,
+    /// Token address.
+    pub asset: String,
+    /// From our table.
+    pub asset_symbol: String,
+    /// From our table.
+    pub asset_decimals: u8,
+    /// Atomic units.
+    pub amount: Atomic,
+    /// In the reference currency.
+    pub value: Micros,
+    /// Configured wallet name.
+    pub wallet: String,
+    /// The mandate it was spent under.
+    pub mandate: String,
+    /// The exact offer's digest, lower-case hex.
+    pub offer_sha256: String,
+    /// What the agent said, its purpose among it. Untrusted.
+    pub claims: BTreeMap<String, String>,
+}
+
+/// What a granted decision leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Sign exactly this, now.
+    Sign(Box<Authorization>),
+    /// Wait for people.
+    Review(NewApproval),
+}
+
+/// A review about to be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewApproval {
+    /// Minted by the host.
+    pub id: ApprovalId,
+    /// Digest of method, URL, forwarded headers, body, wallet and exact offer.
+    pub frozen: String,
+    /// Who must approve; already combined and defaulted: quorum at least 1.
+    pub terms: ReviewTerms,
+    /// When it lapses.
+    pub expires_at: Timestamp,
+}
+
+/// The caps of `[limits]`, checked inside the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Unresolved payments per seller host.
+    pub unresolved_per_seller: u32,
+    /// Unresolved payments per payee.
+    pub unresolved_per_payee: u32,
+    /// Unresolved payments per agent.
+    pub unresolved_per_agent: u32,
+    /// Open reviews per agent.
+    pub reviews_per_agent: u32,
+}
+
+/// An approved review that this commit carries on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The payment in review; the commit keeps its identity.
+    pub payment: PaymentId,
+    /// The approval that must still be approved, unused and unexpired.
+    pub approval: ApprovalId,
+}
+
+/// Everything one purchase writes before a key is touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Minted by the host; the payment in review when resuming.
+    pub payment: PaymentId,
+    /// Which purchase.
+    pub key: PurchaseKey,
+    /// Which request.
+    pub fingerprint: Fingerprint,
+    /// The static facts.
+    pub facts: PaymentFacts,
+    /// The session to check and count, if the token was a session's.
+    pub session: Option<SessionId>,
+    /// Every candidate judged so far; the last is the one being granted.
+    pub decisions: Vec<DecisionRecord>,
+    /// All holds, the host's own first, already placed.
+    pub holds: Vec<PlacedHold>,
+    /// What the grant leads to.
+    pub grant: Grant,
+    /// Opened when a hold reaches its `review-at` and `grant` was `Sign`.
+    pub review_if_reached: NewApproval,
+    /// For a purchase resumed after approval.
+    pub resume: Option<Resume>,
+    /// Caps to check.
+    pub caps: Caps,
+    /// The policy generation that judged.
+    pub generation: u64,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// A budget had no room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetRefusal {
+    /// The budget's owner.
+    pub owner: String,
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Over which span.
+    pub window: Window,
+    /// Its limit as this decision stated it.
+    pub limit: u64,
+    /// Held and spent before this decision.
+    pub used: u64,
+    /// What this decision wanted.
+    pub wanted: u64,
+}
+
+/// Why a commit granted nothing. Nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A hold does not fit.
+    Budget(Box<BudgetRefusal>),
+    /// Too many unresolved payments; which cap, and how many there are.
+    Unresolved {
+        /// `seller`, `payee` or `agent`.
+        scope: &'static str,
+        /// How many.
+        count: u32,
+    },
+    /// Too many open reviews for this agent.
+    Reviews(u32),
+    /// Something that covers this purchase is suspended.
+    Suspended(String),
+    /// The session is closed or over.
+    Session,
+    /// The policy set is older than the operator allows; judge again.
+    Stale,
+    /// The purchase already has a live attempt.
+    Live(PaymentId),
+    /// The approval is not (or no longer) one that can be used.
+    Approval,
+}
+
+/// A threshold was reached for the first time in its window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// What people call the budget.
+    pub budget: String,
+    /// The threshold.
+    pub at: u64,
+    /// Held and spent now.
+    pub used: u64,
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Durable; the payment is `Signed` and may be signed for.
+    Granted {
+        /// Thresholds this commit reached.
+        alerts: Vec<Alert>,
+    },
+    /// Durable; the payment waits for people.
+    Review(Approval),
+    /// Nothing was written.
+    Refused(Refusal),
+}
+
+/// A purchase nobody granted, with every candidate's decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Minted by the host.
+    pub payment: PaymentId,
+    /// Which purchase.
+    pub key: PurchaseKey,
+    /// Which request.
+    pub fingerprint: Fingerprint,
+    /// Facts of the first candidate.
+    pub facts: PaymentFacts,
+    /// Every candidate.
+    pub decisions: Vec<DecisionRecord>,
+    /// The code the agent is told.
+    pub code: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What the chain showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Transaction hash, `0x` and 64 hex digits.
+    pub transaction: Option<String>,
+    /// Block number, when the evidence is the chain's.
+    pub block: Option<u64>,
+}
+
+/// A change of state, by compare-and-set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Which payment.
+    pub payment: PaymentId,
+    /// In which state the caller saw it.
+    pub from: State,
+    /// What happened.
+    pub event: Event,
+    /// For people and the record: cleaned, at most 256 bytes.
+    pub why: String,
+    /// What shows it.
+    pub evidence: Option<Evidence>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// An open payment's stored payload, after the checks that presenting it again needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// It may be presented.
+    Open {
+        /// The exact payload.
+        authorization: Box<Authorization>,
+        /// The signature, if it was stored before the process ended.
+        signature: Option<Signature65>,
+    },
+    /// Its validity is over (or about to be).
+    Expired,
+    /// It is not open.
+    NotOpen(State),
+    /// Something that covers it is suspended.
+    Suspended(String),
+}
+
+/// A hold as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldView {
+    /// The hold.
+    #[serde(flatten)]
+    pub hold: PlacedHold,
+    /// Whether it still reserves.
+    pub open: bool,
+}
+
+/// One entry of a payment's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// Into which state.
+    pub state: State,
+    /// Why.
+    pub why: String,
+}
+
+/// A payment as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentView {
+    /// The payment.
+    pub id: PaymentId,
+    /// Its purchase.
+    pub key: PurchaseKey,
+    /// Which attempt of the purchase, from 1.
+    pub attempt: u32,
+    /// Where it is.
+    pub state: State,
+    /// The static facts.
+    pub facts: PaymentFacts,
+    /// Which request.
+    pub fingerprint: Fingerprint,
+    /// The session it was made in.
+    pub session: Option<SessionId>,
+    /// The decision that counted.
+    pub decision: DecisionRecord,
+    /// The code the agent was told, when denied.
+    pub refusal: Option<String>,
+    /// How many equal denials this row stands for.
+    pub repeats: u32,
+    /// Its holds.
+    pub holds: Vec<HoldView>,
+    /// The payload, once one exists.
+    pub authorization: Option<Authorization>,
+    /// The approval, if it went through review.
+    pub approval: Option<ApprovalId>,
+    /// The transaction said to have settled it (proven only in `Settled`).
+    pub transaction: Option<String>,
+    /// Whether the seller's 2xx answer reached the agent whole.
+    pub delivered: bool,
+    /// Made.
+    pub created_at: Timestamp,
+    /// Last changed.
+    pub updated_at: Timestamp,
+    /// How it got here.
+    pub history: Vec<Step>,
+}
+
+/// Which payments to list. Newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PaymentFilter {
+    /// Only of this workspace and agent.
+    pub owner: Option<(String, String)>,
+    /// Only of this session.
+    pub session: Option<SessionId>,
+    /// Only in these states; all, if empty.
+    pub states: Vec<State>,
+    /// Only older than this one.
+    pub before: Option<PaymentId>,
+    /// At most this many; the backend caps it at 500.
+    pub limit: u32,
+}
+
+/// A budget's window as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// Who asked for it.
+    pub owner: String,
+    /// Its path.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Over which span.
+    pub window: Window,
+    /// The window's start in milliseconds since the epoch; 0 for lifetime and rolling.
+    pub win: u64,
+    /// The limit last stated.
+    pub limit: u64,
+    /// Reserved.
+    pub held: u64,
+    /// Gone.
+    pub spent: u64,
+}
+
+/// What to look up before asking policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactsQuery {
+    /// Which purchase is asking.
+    pub key: PurchaseKey,
+    /// The session, if any.
+    pub session: Option<SessionId>,
+    /// The seller's host.
+    pub host: String,
+    /// The payee.
+    pub pay_to: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Which request.
+    pub fingerprint: Fingerprint,
+    /// The amount asked for.
+    pub amount: Atomic,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What the ledger knows before a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// About the seller; only settled purchases of the same workspace count.
+    pub seller: Seller,
+    /// About the recent past; everything not denied or released counts.
+    pub history: History,
+}
+
+/// Where an approval is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalState {
+    /// Waiting.
+    Pending,
+    /// Enough people said yes; not used yet.
+    Approved,
+    /// Somebody said no.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+    /// It released its purchase, once.
+    Used,
+}
+
+/// One person's word on an approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The operator.
+    pub operator: String,
+    /// Yes or no.
+    pub approve: bool,
+    /// When.
+    pub at: Timestamp,
+    /// Their words.
+    pub note: String,
+}
+
+/// A purchase that waits for people, or did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The approval.
+    pub id: ApprovalId,
+    /// The payment it keeps reserved.
+    pub payment: PaymentId,
+    /// Where it is.
+    pub state: ApprovalState,
+    /// Digest of exactly what would be bought.
+    pub frozen: String,
+    /// (policy, reason code) pairs the approver is shown; only these are approved.
+    pub shown: Vec<(String, String)>,
+    /// Who must approve.
+    pub terms: ReviewTerms,
+    /// Opened.
+    pub created_at: Timestamp,
+    /// Lapses.
+    pub expires_at: Timestamp,
+    /// What was said so far.
+    pub votes: Vec<Vote>,
+}
+
+/// An operator's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// On which approval.
+    pub approval: ApprovalId,
+    /// Who, with the groups they are in.
+    pub operator: String,
+    /// The operator's groups.
+    pub groups: Vec<String>,
+    /// Yes or no.
+    pub approve: bool,
+    /// Their words.
+    pub note: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// A session an orchestrator opened: it binds who is asking to a budget and an end that the agent
+/// cannot change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// SHA-256 of its token, lower-case hex.
+    pub token_sha256: String,
+    /// The agent it speaks for.
+    pub agent: String,
+    /// The person.
+    pub user: Option<String>,
+    /// The client.
+    pub client: Option<String>,
+    /// The project.
+    pub project: Option<String>,
+    /// The task.
+    pub task: Option<String>,
+    /// The most it may spend.
+    pub limit: Micros,
+    /// The most payments it may make.
+    pub max_payments: u32,
+    /// Opened.
+    pub created_at: Timestamp,
+    /// Over.
+    pub expires_at: Timestamp,
+    /// Closed early.
+    pub closed_at: Option<Timestamp>,
+    /// The operator who opened it.
+    pub opened_by: String,
+}
+
+/// What a suspension covers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "scope", content = "name")]
+pub enum SuspensionScope {
+    /// Everything.
+    All,
+    /// One agent.
+    Agent(String),
+    /// One mandate.
+    Mandate(String),
+    /// One wallet.
+    Wallet(String),
+    /// One seller host.
+    Vendor(String),
+}
+
+impl SuspensionScope {
+    /// Whether a payment with these facts is covered.
+    #[must_use]
+    pub fn covers(&self, facts: &PaymentFacts) -> bool {
+        match self {
+            Self::All => true,
+            Self::Agent(name) => facts.principal.agent == *name,
+            Self::Mandate(name) => facts.mandate == *name,
+            Self::Wallet(name) => facts.wallet == *name,
+            Self::Vendor(name) => facts.host == *name,
+        }
+    }
+}
+
+impl fmt::Display for SuspensionScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Agent(name) => write!(f, "agent {name}"),
+            Self::Mandate(name) => write!(f, "mandate {name}"),
+            Self::Wallet(name) => write!(f, "wallet {name}"),
+            Self::Vendor(name) => write!(f, "vendor {name}"),
+        }
+    }
+}
+
+/// A stop somebody ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// What it covers.
+    #[serde(flatten)]
+    pub scope: SuspensionScope,
+    /// Who ordered it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since.
+    pub at: Timestamp,
+}
+
+/// A seller's answer, kept so that a repeated call can be given it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, already filtered for the agent.
+    pub headers: Vec<(String, String)>,
+    /// The whole body.
+    #[serde(skip)]
+    pub body: Vec<u8>,
+}
+
+/// Something worth a record that changes no money: a reload, a configuration, a refused login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Stable kebab-case kind, such as `policies-activated`.
+    pub kind: &'static str,
+    /// Who caused it; empty for the host itself.
+    pub by: String,
+    /// JSON, without secrets.
+    pub body: serde_json::Value,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// The store. Each write is one transaction and durable when it answers.
+pub trait Ledger: Send + Sync {
+    /// Records the decisions, checks suspensions, session, caps and generation, places every hold
+    /// or none, and writes the exact payload down. Use [`crate::permit::commit`] to get a permit.
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed, LedgerError>>;
+
+    /// Records a purchase that nobody granted. Equal denials within a minute become one row with a
+    /// count; the answer is the row's payment.
+    fn deny(&self, denial: Denial) -> Fut<'_, Result<PaymentId, LedgerError>>;
+
+    /// Applies one row of the transition table. An event that already happened (the payment is
+    /// past it) is [`LedgerError::Conflict`]. A withdrawal also closes the payment's approval.
+    fn transition(&self, transition: Transition) -> Fut<'_, Result<State, LedgerError>>;
+
+    /// Reads an open payment's payload for presenting it again, with the suspension check and the
+    /// record of it in the same transaction. A settled payment whose answer was never delivered
+    /// may be presented too: its nonce is used up. Use [`crate::permit::represent`].
+    fn reopen(&self, payment: PaymentId, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>>;
+
+    /// Stores the signature bytes beside their payload.
+    fn store_signature(&self, payment: PaymentId, signature: Signature65) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Notes that the seller's answer arrived whole. `answer` is kept for repeated calls, if given;
+    /// `delivered` says whether it was a 2xx that reached the agent whole too (once true, it stays).
+    fn answered(
+        &self,
+        payment: PaymentId,
+        answer: Option<Answer>,
+        delivered: bool,
+        at: Timestamp,
+    ) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// A kept answer.
+    fn answer(&self, payment: PaymentId) -> Fut<'_, Result<Option<Answer>, LedgerError>>;
+
+    /// One payment.
+    fn payment(&self, payment: PaymentId) -> Fut<'_, Result<Option<PaymentView>, LedgerError>>;
+
+    /// The latest attempt of a purchase.
+    fn latest(&self, key: PurchaseKey) -> Fut<'_, Result<Option<PaymentView>, LedgerError>>;
+
+    /// The payments of this agent and request that a repeat may have to join, newest first, at most
+    /// 32: those in review, and those signed whose answer was not completely delivered. Whether a
+    /// call is still running only the caller knows.
+    fn unfinished(
+        &self,
+        workspace: String,
+        agent: String,
+        fingerprint: Fingerprint,
+    ) -> Fut<'_, Result<Vec<PaymentView>, LedgerError>>;
+
+    /// Payments, newest first.
+    fn payments(&self, filter: PaymentFilter) -> Fut<'_, Result<Vec<PaymentView>, LedgerError>>;
+
+    /// Windows that are current at `at`.
+    fn budgets(&self, at: Timestamp) -> Fut<'_, Result<Vec<BudgetView>, LedgerError>>;
+
+    /// Facts for policies.
+    fn facts(&self, query: FactsQuery) -> Fut<'_, Result<Facts, LedgerError>>;
+
+    /// One approval.
+    fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>>;
+
+    /// Approvals, newest first; only pending ones if `pending`.
+    fn approvals(&self, pending: bool) -> Fut<'_, Result<Vec<Approval>, LedgerError>>;
+
+    /// Counts an operator's word. A second word of one operator, or one on an approval that is not
+    /// pending, is [`LedgerError::Conflict`]. A denial releases the holds.
+    fn vote(&self, cast: Cast) -> Fut<'_, Result<Approval, LedgerError>>;
+
+    /// Lapses every approval whose time is over and releases its holds; answers how many.
+    fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>>;
+
+    /// Opens a session.
+    fn open_session(&self, session: Session) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Closes a session; [`LedgerError::NotFound`] if there is none.
+    fn close_session(&self, session: SessionId, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// The session of a token.
+    fn session_by_token(&self, token_sha256: String) -> Fut<'_, Result<Option<Session>, LedgerError>>;
+
+    /// Every session, newest first.
+    fn sessions(&self) -> Fut<'_, Result<Vec<Session>, LedgerError>>;
+
+    /// Orders a stop. Ordering the same scope again replaces who and why.
+    fn suspend(&self, suspension: Suspension) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Lifts a stop; [`LedgerError::NotFound`] if there is none.
+    fn resume(&self, scope: SuspensionScope, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Every stop in force.
+    fn suspensions(&self) -> Fut<'_, Result<Vec<Suspension>, LedgerError>>;
+
+    /// Refuses, from now on, commits judged by a policy generation below this one. The number is
+    /// replaced, not raised: a new process starts counting anew.
+    fn require_generation(&self, generation: u64) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Remembers bytes by their SHA-256 (modules and settings), for replay.
+    fn remember(&self, blobs: Vec<Vec<u8>>) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Appends a record.
+    fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>>;
+}

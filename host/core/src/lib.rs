@@ -1,0 +1,20 @@
+//! The pure heart of Countersign: money, spend requests, the verdict algebra, budgets and the
+//! payment state machine, the x402 wire types, and the five seams every other crate meets at.
+//!
+//! Nothing here reads a clock, opens a socket, or knows that Wasm or SQL exist. Maps are ordered,
+//! so that whatever is computed here twice comes out byte for byte the same.
+
+pub mod budget;
+pub mod evm;
+pub mod id;
+pub mod json;
+pub mod ledger;
+pub mod money;
+pub mod payment;
+pub mod permit;
+pub mod seams;
+pub mod spend;
+pub mod time;
+pub mod verdict;
+pub mod web;
+pub mod x402;

@@ -1,0 +1,54 @@
+//! Runs policies. The only crate that knows what WebAssembly is.
+//!
+//! A policy is a component of the world `countersign:policy/spend-policy@0.1.0` (`wit/v0.1`). Each
+//! decision gets a store and an instance of its own: instantiated, configured, asked once, dropped.
+//! Nothing a policy does can outlive the question it was asked.
+//!
+//! * [`Engine`] owns the runtime: its settings, the instance pool, the epoch ticker and the cache of
+//!   compiled modules.
+//! * [`Engine::stage`] turns [`PolicySpec`]s into a [`PolicySet`], or says which policy failed at
+//!   which [`Stage`] and why. A set is immutable; reloading is staging another and swapping it in.
+//! * [`PolicySet`] is the real [`Judge`](countersign_core::seams::Judge): total, and bounded in time,
+//!   instructions, memory and everything a policy can say.
+//!
+//! # What a policy can reach
+//! `countersign:policy/log`, and an inert part of WASI 0.2 in which time stands still, randomness is
+//! a function of the decision, nothing can be opened and nothing blocks. A component that imports
+//! anything else is refused when it is loaded, by name.
+//!
+//! # Determinism
+//! Until `evaluate` a policy sees the clock at zero and randomness seeded by (module, settings);
+//! from then on the clock is the request's `at` and the seed (decision id, policy name). The same
+//! module, settings and request therefore give the same answer bit for bit, the same log and the
+//! same fuel, for ever: a stop for fuel is replayable, a stop by the clock is not.
+//!
+//! # Threads
+//! Policies run on the calling thread, which needs 1 MiB of free stack. Judging blocks for up to the
+//! sum of the policies' deadlines, so call it where blocking is allowed.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod bindings;
+mod cache;
+mod compiled;
+mod config;
+mod convert;
+mod engine;
+mod failure;
+mod guest;
+mod set;
+mod slots;
+mod stage;
+mod stats;
+mod ticker;
+mod wasi;
+
+pub use compiled::Inspection;
+pub use config::{EngineConfig, EngineError};
+pub use engine::Engine;
+pub use set::{PolicySet, PolicyState, PolicyStatus};
+pub use stage::{PolicySpec, Stage, StageError};
+
+/// The interface every policy must export.
+pub const POLICY_INTERFACE: &str = "countersign:policy/policy@0.1.0";

@@ -1,0 +1,292 @@
+//! A staged set of policies: the real judge.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use countersign_core::seams::Judge;
+use countersign_core::spend::SpendRequest;
+use countersign_core::verdict::{Decision, Failure, FailureKind, Judgement, LogLine, Mode, Opinion};
+
+use crate::bindings::countersign::policy::types as wit;
+use crate::compiled::Compiled;
+use crate::convert;
+use crate::engine::{Engine, Unready, configure_seed, digest_of, give, micros_since, now};
+use crate::failure::{Phase, classify, cut, failure};
+use crate::guest::seed;
+use crate::stage::{PolicySpec, StageError};
+use crate::stats::Stats;
+
+/// Policies that were staged together, under one generation. Immutable; share it in an `Arc` and
+/// swap the `Arc` to reload. A decision that holds one finishes on it.
+pub struct PolicySet {
+    engine: Arc<Engine>,
+    generation: u64,
+    entries: Vec<Entry>,
+    index: BTreeMap<String, usize>,
+}
+
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) state: Result<Arc<Compiled>, StageError>,
+    mode: Mode,
+    claims: bool,
+    deadline_ms: u32,
+    module_sha256: String,
+    settings_sha256: String,
+    settings: String,
+    configure_seed: [u8; 32],
+    stats: Stats,
+}
+
+/// Whether a policy can judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyState {
+    /// It is loaded.
+    Active,
+    /// It failed to load, and fails every decision.
+    Invalid,
+}
+
+impl PolicyState {
+    /// `active` or `invalid`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// One policy as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Configured name.
+    pub name: String,
+    /// Whether it can judge.
+    pub state: PolicyState,
+    /// The version it gives itself; empty when invalid.
+    pub version: String,
+    /// SHA-256 of the module, lower-case hex.
+    pub module_sha256: String,
+    /// SHA-256 of the settings document, lower-case hex.
+    pub settings_sha256: String,
+    /// Whether its verdict counts.
+    pub mode: Mode,
+    /// What it imports, sorted.
+    pub imports: Vec<String>,
+    /// Decisions it took part in, on this set.
+    pub decisions: u64,
+    /// Median microseconds of a decision, to about six percent; zero before the first.
+    pub p50_us: u64,
+    /// The 99th percentile of the same.
+    pub p99_us: u64,
+    /// Why it is invalid.
+    pub error: Option<StageError>,
+}
+
+impl Entry {
+    pub(crate) fn new(spec: &PolicySpec, state: Result<Arc<Compiled>, StageError>) -> Self {
+        let module = match &state {
+            Ok(compiled) => compiled.digest,
+            Err(_) => digest_of(&spec.module),
+        };
+        Self {
+            name: spec.name.clone(),
+            state,
+            mode: spec.mode,
+            claims: spec.claims,
+            deadline_ms: spec.deadline_ms,
+            module_sha256: hex::encode(module),
+            settings_sha256: hex::encode(digest_of(spec.settings.as_bytes())),
+            settings: spec.settings.clone(),
+            configure_seed: configure_seed(&module, &spec.settings),
+            stats: Stats::new(),
+        }
+    }
+
+    fn version(&self) -> &str {
+        self.state.as_ref().map_or("", |c| &c.about.version)
+    }
+
+    fn status(&self) -> PolicyStatus {
+        PolicyStatus {
+            name: self.name.clone(),
+            state: match self.state {
+                Ok(_) => PolicyState::Active,
+                Err(_) => PolicyState::Invalid,
+            },
+            version: self.version().to_owned(),
+            module_sha256: self.module_sha256.clone(),
+            settings_sha256: self.settings_sha256.clone(),
+            mode: self.mode,
+            imports: self.state.as_ref().map_or(Vec::new(), |c| c.about.imports.clone()),
+            decisions: self.stats.count(),
+            p50_us: self.stats.percentile(50),
+            p99_us: self.stats.percentile(99),
+            error: self.state.as_ref().err().cloned(),
+        }
+    }
+}
+
+/// What one run of one policy came to.
+struct Run {
+    outcome: Result<Decision, Failure>,
+    log: Vec<LogLine>,
+    fuel: u64,
+}
+
+impl Run {
+    fn failed(failure: Failure) -> Self {
+        Self { outcome: Err(failure), log: Vec::new(), fuel: 0 }
+    }
+}
+
+/// The question in the guests' types, made once for all policies of a judgement.
+struct Question<'a> {
+    request: &'a SpendRequest,
+    plain: wit::SpendRequest,
+    with_claims: Option<wit::SpendRequest>,
+}
+
+impl PolicySet {
+    pub(crate) fn new(engine: Arc<Engine>, generation: u64, entries: Vec<Entry>) -> Self {
+        let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Self { engine, generation, entries, index }
+    }
+
+    /// Every policy, in the order they were configured.
+    #[must_use]
+    pub fn status(&self) -> Vec<PolicyStatus> {
+        self.entries.iter().map(Entry::status).collect()
+    }
+
+    /// Why policies of this set are invalid; nothing for a set from [`Engine::stage`].
+    pub fn errors(&self) -> impl Iterator<Item = &StageError> {
+        self.entries.iter().filter_map(|e| e.state.as_ref().err())
+    }
+
+    /// Whether a policy of this name is configured, valid or not.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    fn opinion(&self, name: &str, question: &Question<'_>) -> Opinion {
+        let Some(entry) = self.index.get(name).and_then(|i| self.entries.get(*i)) else {
+            let missing = failure(FailureKind::Unavailable, "no policy of this name is configured");
+            return Opinion {
+                policy: name.to_owned(),
+                version: String::new(),
+                module_sha256: String::new(),
+                settings_sha256: String::new(),
+                mode: Mode::Enforce,
+                outcome: Err(missing),
+                log: Vec::new(),
+                fuel: 0,
+                micros: 0,
+            };
+        };
+        let started = now();
+        // wasmtime is not expected to panic. If it does, that is a denial and not a dead worker.
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(entry, question)))
+            .unwrap_or_else(|_| Run::failed(failure(FailureKind::Trap, "the policy engine failed while running it")));
+        let micros = micros_since(started);
+        entry.stats.record(micros);
+        Opinion {
+            policy: entry.name.clone(),
+            version: entry.version().to_owned(),
+            module_sha256: entry.module_sha256.clone(),
+            settings_sha256: entry.settings_sha256.clone(),
+            mode: entry.mode,
+            outcome: run.outcome,
+            log: run.log,
+            fuel: run.fuel,
+            micros,
+        }
+    }
+
+    /// One instance, from nothing to nothing.
+    fn run(&self, entry: &Entry, question: &Question<'_>) -> Run {
+        let compiled = match &entry.state {
+            Ok(compiled) => compiled,
+            Err(e) => {
+                return Run::failed(failure(FailureKind::Unavailable, format!("{}: {}", e.stage, e.message)));
+            }
+        };
+        let _slot = match self.engine.admit() {
+            Ok(slot) => slot,
+            Err(busy) => return Run::failed(busy),
+        };
+        let mut store = self.engine.store(entry.configure_seed);
+        let policy = match self.engine.configured(compiled, &mut store, &entry.settings) {
+            Ok(policy) => policy,
+            Err(Unready::Failed(f)) => return Run::failed(f),
+            // It accepted these very settings when it was staged.
+            Err(Unready::Refused(why)) => {
+                return Run::failed(failure(FailureKind::Error, format!("configure: {}", cut(&why, 500))));
+            }
+        };
+
+        let id = question.request.id.to_string();
+        let fuel = self.engine.config().fuel;
+        let evaluate_seed = seed("evaluate", &[id.as_bytes(), entry.name.as_bytes()]);
+        store.data_mut().begin_evaluate(question.request.at, evaluate_seed);
+        give(&mut store, fuel, entry.deadline_ms);
+        let request = match (&question.with_claims, entry.claims) {
+            (Some(with_claims), true) => with_claims,
+            _ => &question.plain,
+        };
+        let answer = policy.countersign_policy_policy().call_evaluate(&mut store, request);
+        let left = store.get_fuel().unwrap_or(0);
+        let outcome = match answer {
+            Ok(Ok(decision)) => convert::decision(decision),
+            Ok(Err(error)) => Err(said_no(&error)),
+            Err(e) => Err(classify(&e, Phase::Call("evaluate"), store.data())),
+        };
+        Run { outcome, log: store.data_mut().take_log(), fuel: fuel.saturating_sub(left) }
+    }
+}
+
+/// `evaluate` returned its error.
+fn said_no(error: &str) -> Failure {
+    if error.len() > convert::STRING_BYTES {
+        let message = format!("evaluate: an error of {} bytes, at most {}", error.len(), convert::STRING_BYTES);
+        return failure(FailureKind::Oversize, message);
+    }
+    failure(FailureKind::Error, format!("evaluate: {error}"))
+}
+
+impl Judge for PolicySet {
+    fn judge(&self, policies: &[String], request: &SpendRequest) -> Judgement {
+        let wanted = |name: &String| {
+            let entry = self.index.get(name).and_then(|i| self.entries.get(*i));
+            entry.is_some_and(|e| e.claims)
+        };
+        let claims = !request.claims.is_empty() && policies.iter().any(wanted);
+        let question = Question {
+            request,
+            plain: convert::request(request, false),
+            with_claims: claims.then(|| convert::request(request, true)),
+        };
+        Judgement {
+            generation: self.generation,
+            opinions: policies.iter().map(|name| self.opinion(name, &question)).collect(),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl fmt::Debug for PolicySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicySet")
+            .field("generation", &self.generation)
+            .field("policies", &self.index.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! Admission: at most `instances` policies at once, and a bounded wait for the next free place.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub(crate) struct Slots {
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+/// One place, given back when dropped.
+pub(crate) struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    pub(crate) fn new(count: u32) -> Self {
+        Self { free: Mutex::new(count), freed: Condvar::new() }
+    }
+
+    /// A place, or none when none became free in time.
+    pub(crate) fn acquire(&self, wait: Duration) -> Option<Slot<'_>> {
+        let (mut free, _) =
+            self.freed.wait_timeout_while(self.lock(), wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free = free.checked_sub(1)?;
+        Some(Slot(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u32> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut free = self.0.lock();
+        *free = free.saturating_add(1);
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_out_what_it_has_and_takes_it_back() {
+        let slots = Slots::new(2);
+        let a = slots.acquire(Duration::ZERO);
+        let b = slots.acquire(Duration::ZERO);
+        assert!(a.is_some() && b.is_some());
+        assert!(slots.acquire(Duration::from_millis(1)).is_none());
+        drop(a);
+        assert!(slots.acquire(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_waiter_gets_the_place_that_becomes_free() {
+        let slots = Slots::new(1);
+        let held = slots.acquire(Duration::ZERO);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| slots.acquire(Duration::from_secs(60)).is_some());
+            drop(held);
+            assert!(waiter.join().unwrap());
+        });
+    }
+}

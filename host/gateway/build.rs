@@ -1,0 +1,75 @@
+//! Compiles the standard policies to components, so that they can be embedded in the binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+const TARGET: &str = "wasm32-wasip2";
+const POLICIES: [&str; 3] = ["vendor-allowlist", "spend-caps", "review-threshold"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("cargo::error={why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let variable = |name: &str| env::var(name).map_err(|e| format!("{name}: {e}"));
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let root = manifest.ancestors().nth(2).ok_or("the workspace root is not two folders up")?;
+    for watched in ["plugins", "sdk/rust/src", "sdk/rust/Cargo.toml", "wit"] {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
+    }
+    require_target(&variable("RUSTC")?)?;
+    // A target folder of its own: the outer build holds the lock of the other.
+    let target_dir = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?.join("policies");
+    compile(&variable("CARGO")?, root, &target_dir)?;
+    let built = target_dir.join(TARGET).join("policy");
+    embed(&built, &out)
+}
+
+fn require_target(rustc: &str) -> Result<(), String> {
+    let asked = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = asked.map_err(|e| format!("{rustc}: {e}"))?;
+    if Path::new(String::from_utf8_lossy(&folder.stdout).trim()).is_dir() {
+        return Ok(());
+    }
+    Err(format!("the standard policies need the target {TARGET}; run: rustup target add {TARGET}"))
+}
+
+fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["build", "--locked", "--profile", "policy", "--target", TARGET]);
+    command.arg("--target-dir").arg(target_dir);
+    for policy in POLICIES {
+        command.args(["-p", policy]);
+    }
+    // The outer build's wrappers and flags (clippy, coverage, host linkers) are not for the guests.
+    for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CLIPPY_ARGS"] {
+        command.env_remove(name);
+    }
+    // The same source gives the same bytes, and so the same digest, wherever it is built.
+    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|h| format!("{h}/.cargo")));
+    let mut flags = format!("--remap-path-prefix={}=/countersign", root.display());
+    if let Ok(home) = home {
+        flags.push_str(&format!(" --remap-path-prefix={home}=/cargo"));
+    }
+    command.env("RUSTFLAGS", flags);
+    let status = command.status().map_err(|e| format!("{cargo}: {e}"))?;
+    if status.success() { Ok(()) } else { Err("the standard policies do not compile; see above".to_owned()) }
+}
+
+fn embed(built: &Path, out: &Path) -> Result<(), String> {
+    let mut table = String::from("&[\n");
+    for policy in POLICIES {
+        let module = built.join(format!("{}.wasm", policy.replace('-', "_")));
+        table.push_str(&format!("    ({policy:?}, include_bytes!({:?})),\n", module.display().to_string()));
+    }
+    table.push_str("]\n");
+    fs::write(out.join("builtin.rs"), table).map_err(|e| format!("{}: {e}", out.display()))
+}

@@ -1,0 +1,204 @@
+//! The command line: arguments to calls, errors to text.
+
+mod admin;
+mod approvals;
+mod listing;
+mod logging;
+mod payments;
+mod policy;
+mod secrets;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Environment};
+use crate::{demo, init, reload, serve};
+
+/// Holds the wallet so that agents do not: policies judge, budgets hold, and only then a key signs.
+#[derive(Parser)]
+#[command(name = "countersign", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(ServeArgs),
+    /// Write a configuration that serves unedited, a wallet, an operator and an agent token.
+    Init {
+        /// Where; the current folder if not given.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// An agent works through the pilot checklist against a chain and sellers in this process.
+    Demo {
+        /// End when the checklist is done, instead of serving on.
+        #[arg(long)]
+        exit: bool,
+        /// Where agents may talk to the demo's gateway.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: std::net::SocketAddr,
+    },
+    /// Payments in the ledger.
+    #[command(subcommand)]
+    Payments(payments::Payments),
+    /// Purchases that wait for people.
+    #[command(subcommand)]
+    Approvals(approvals::Approvals),
+    /// Policies: those that serve, and modules that might.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Budgets and what is left of them.
+    Budgets(Listing),
+    /// Sessions.
+    #[command(subcommand)]
+    Sessions(admin::Sessions),
+    /// The kill switch.
+    #[command(subcommand)]
+    Suspend(admin::Suspend),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// How to log, on standard error.
+    #[arg(long, value_enum, default_value_t)]
+    log: logging::Format,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+struct Common {
+    /// The configuration file.
+    #[arg(long, default_value = "countersign.toml")]
+    config: PathBuf,
+}
+
+/// A listing of the ledger or of a running gateway.
+#[derive(Args, Clone)]
+struct Listing {
+    #[command(flatten)]
+    common: Common,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A command that a running gateway carries out.
+#[derive(Args, Clone)]
+struct Remote {
+    #[command(flatten)]
+    listing: Listing,
+    /// The gateway's admin address; from the configuration if not given. The operator's token is
+    /// read from COUNTERSIGN_OPERATOR_TOKEN.
+    #[arg(long)]
+    admin: Option<String>,
+}
+
+/// What went wrong, for a person: what, where, and what to do.
+struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the command line; 2 for usage, 1 for failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say_error(&format!("error: {}", failure.message));
+            if let Some(hint) = failure.hint {
+                say_error(&format!("  hint: {hint}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    let environment = secrets::environment()?;
+    match command {
+        Command::Serve(args) => {
+            let config = reload::load(&args.common.config, &environment)?;
+            secrets::hide(&config, &environment)?;
+            logging::start(args.log)?;
+            runtime()?.block_on(serve::run(config, environment))?;
+            Ok(())
+        }
+        Command::Init { dir } => init(&dir),
+        Command::Demo { exit, listen } => {
+            if runtime()?.block_on(demo::run(listen, exit))? {
+                return Ok(());
+            }
+            Err(Failure::new("the demo did not end as it must; see the table above"))
+        }
+        Command::Payments(command) => runtime()?.block_on(payments::run(command)),
+        Command::Approvals(command) => runtime()?.block_on(approvals::run(command, &environment)),
+        Command::Policy(command) => policy::run(command, &environment),
+        Command::Budgets(args) => runtime()?.block_on(payments::budgets(&args)),
+        Command::Sessions(command) => runtime()?.block_on(admin::sessions(command, &environment)),
+        Command::Suspend(command) => runtime()?.block_on(admin::suspend(command, &environment)),
+    }
+}
+
+fn init(dir: &std::path::Path) -> Outcome {
+    let mut random = |out: &mut [u8]| countersign_core::seams::Clock::random(&crate::clock::SystemClock, out);
+    let report = init::init(dir, &mut random)?;
+    say(&report.to_string());
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|e| Failure::new(format!("the runtime cannot start: {e}")))
+}
+
+/// Reads a configuration for a command that only looks: without its secrets.
+fn inspect(common: &Common) -> Result<Config, ConfigError> {
+    Config::inspect(&common.config)
+}
+
+/// The operator's token.
+fn operator_token(environment: &Environment) -> Result<String, Failure> {
+    environment.get("COUNTERSIGN_OPERATOR_TOKEN").map(str::to_owned).ok_or_else(|| {
+        Failure::new("this needs an operator's token").hint("set COUNTERSIGN_OPERATOR_TOKEN to the token that `countersign init` printed")
+    })
+}
+
+/// Prints a line; a reader that went away is not an error.
+fn say(line: impl fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn say_error(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,329 @@
+//! The configuration: one TOML file, read once into typed values.
+//!
+//! Nothing reads a string key, an environment variable or a secret's file later. Unknown keys are
+//! mistakes, secrets are only referred to, and whatever names something else in the file is checked
+//! here, so that the rest of the gateway need not ask "what if".
+
+mod assets;
+mod egress;
+mod environment;
+mod error;
+mod identities;
+mod mandates;
+pub mod names;
+pub mod permissions;
+mod policies;
+mod reader;
+mod reload;
+mod sections;
+mod units;
+mod wallets;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use countersign_core::verdict::Mode;
+use countersign_core::x402::{AssetTable, Network};
+use toml::de::DeTable;
+
+pub use egress::{Allowed, Egress, HostPattern, Place, PortPattern};
+pub use environment::{Environment, Secret};
+pub use error::ConfigError;
+pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
+pub use mandates::{BudgetConfig, Door, MandateConfig, When};
+pub use policies::{Module, PolicyConfig};
+pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Tls};
+pub use wallets::{WalletConfig, WalletKind};
+
+use permissions::{Kind, check_private};
+use reader::{Item, Source, Table};
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// What relative paths in it start from.
+    pub base_dir: PathBuf,
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[ledger]`
+    pub ledger: Ledger,
+    /// `[egress]`
+    pub egress: Egress,
+    /// `[proxy]`
+    pub proxy: Proxy,
+    /// `[responses]`
+    pub responses: Responses,
+    /// `[approvals]`
+    pub approvals: Approvals,
+    /// `[limits]`
+    pub limits: Limits,
+    /// The built-in assets with `[asset.*]` over them.
+    pub assets: AssetTable,
+    /// `[network.*]`
+    pub networks: BTreeMap<Network, NetworkConfig>,
+    /// `[wallet.*]`
+    pub wallets: BTreeMap<String, WalletConfig>,
+    /// `[policy.*]`
+    pub policies: BTreeMap<String, PolicyConfig>,
+    /// `[budget.*]`, in the order of the file.
+    pub budgets: Vec<BudgetConfig>,
+    /// `[[mandate]]`, in the order of the file: the first that matches decides.
+    pub mandates: Vec<MandateConfig>,
+    /// `[agent.*]`
+    pub agents: BTreeMap<String, AgentConfig>,
+    /// `[operator.*]`
+    pub operators: BTreeMap<String, OperatorConfig>,
+    /// What works but is probably not meant, for people.
+    pub warnings: Vec<String>,
+    /// Environment variables that hold secrets; children must not inherit them.
+    pub secret_env: BTreeSet<String>,
+    /// Where each key stands, for mistakes that only show later.
+    places: BTreeMap<String, reader::Place>,
+}
+
+const SECTIONS: &[&str] = &[
+    "gateway",
+    "ledger",
+    "egress",
+    "proxy",
+    "responses",
+    "approvals",
+    "limits",
+    "asset",
+    "network",
+    "wallet",
+    "policy",
+    "budget",
+    "mandate",
+    "agent",
+    "operator",
+];
+
+impl Config {
+    /// Reads a file that nobody else may write, and the secrets it refers to.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn load(path: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        Self::load_with(path, Some(env))
+    }
+
+    /// Reads a file without its secrets, which come out empty: for commands that only look.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn inspect(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, None)
+    }
+
+    fn load_with(path: &Path, env: Option<&Environment>) -> Result<Self, ConfigError> {
+        let fail = |message: String| ConfigError::file(path, message);
+        if !path.exists() {
+            return Err(fail("there is no such file".to_owned()).hint("`countersign init` writes one"));
+        }
+        check_private(path, Kind::Config).map_err(|e| not_private(fail(e.to_string()), &e))?;
+        let text = reader::read_text(path, reader::MAX_FILE).map_err(fail)?;
+        let whole = std::path::absolute(path).map_err(|e| fail(e.to_string()))?;
+        let base = whole.parent().unwrap_or(Path::new("/"));
+        Self::read(&text, path, base, env)
+    }
+
+    /// Reads a text as if it stood in `base_dir`.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn parse(text: &str, base_dir: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        Self::read(text, &base_dir.join("countersign.toml"), base_dir, Some(env))
+    }
+
+    fn read(text: &str, path: &Path, base: &Path, env: Option<&Environment>) -> Result<Self, ConfigError> {
+        let source = Source::new(path, text, base, env);
+        let document = DeTable::parse(text).map_err(|e| source.syntax(&e))?;
+        let mut root = source.root(document.get_ref(), SECTIONS)?;
+        let mut section = |name: &str, keys| root.take(name).map(|item| item.table(keys)).transpose();
+
+        let gateway = Gateway::read(section("gateway", &["listen", "admin", "currency", "tls", "admin-hosts"])?)?;
+        let ledger = Ledger::read(section("ledger", &["url"])?, base)?;
+        let egress = Egress::read(section("egress", &["allow-private", "ports"])?)?;
+        let proxy = Proxy::read(section("proxy", &["intercept", "max-replay-body"])?)?;
+        let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
+        let approvals = Approvals::read(section("approvals", &["quorum", "expires-in-seconds"])?)?;
+        let limits = Limits::read(section("limits", Limits::KEYS)?)?;
+        let assets = assets::read(&mut root)?;
+
+        let name = |item: &Item<'_>, text: &str| item.named(text);
+        let networks = root.named("network", assets::network_named, |_, item| NetworkConfig::read(&item))?;
+        let wallets = root.named("wallet", name, |_, item| WalletConfig::read(&item))?;
+        let policies = root.named("policy", policies::name, |_, item| PolicyConfig::read(&item))?;
+        let budgets = root.named("budget", BudgetConfig::name, |name, item| BudgetConfig::read(name, &item))?;
+        let mandates = read_mandates(&mut root)?;
+        let agents = root.named("agent", name, |_, item| AgentConfig::read(&item))?;
+        let operators = root.named("operator", name, |_, item| OperatorConfig::read(&item))?;
+
+        let mut config = Self {
+            path: path.to_owned(),
+            base_dir: base.to_owned(),
+            gateway,
+            ledger,
+            egress,
+            proxy,
+            responses,
+            approvals,
+            limits,
+            assets,
+            networks: networks.into_iter().collect(),
+            wallets: wallets.into_iter().collect(),
+            policies: policies.into_iter().collect(),
+            budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
+            mandates,
+            agents: agents.into_iter().collect(),
+            operators: operators.into_iter().collect(),
+            warnings: Vec::new(),
+            secret_env: source.secret_env.into_inner(),
+            places: source.places.into_inner(),
+        };
+        config.check_references()?;
+        config.check_tokens()?;
+        config.warnings = config.find_warnings();
+        Ok(config)
+    }
+
+    /// A mistake at `key` (`policy.caps.settings`) that shows only now, such as settings that a
+    /// policy refuses.
+    #[must_use]
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let (line, column) = self.places.get(key).copied().unwrap_or((0, 0));
+        ConfigError { line, column, key: key.to_owned(), ..ConfigError::file(&self.path, message) }
+    }
+
+    /// Checks that every `builtin:NAME` is one of `builtins`.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check_builtins(&self, builtins: &[&str]) -> Result<(), ConfigError> {
+        for (policy, config) in &self.policies {
+            let Module::Builtin(name) = &config.module else { continue };
+            if !builtins.contains(&name.as_str()) {
+                let key = reader::join(&reader::join("policy", policy), "module");
+                let error = self.error_at(&key, format!("no policy `{name}` comes with this gateway"));
+                return Err(error.hint(reader::suggest(name, builtins)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that nobody else can read or replace what the file refers to: the ledger, keystores,
+    /// policy modules and the TLS key. The file itself and secrets were checked when they were read.
+    ///
+    /// # Errors
+    /// The first path that is not private, with the command that puts it right.
+    pub fn check_paths(&self) -> Result<(), ConfigError> {
+        let check = |key: String, path: &Path, kind: Kind| {
+            check_private(path, kind).map_err(|e| not_private(self.error_at(&key, e.to_string()), &e))
+        };
+        if let Some(tls) = &self.gateway.tls {
+            check("gateway.tls.key".to_owned(), &tls.key, Kind::Secret)?;
+            check("gateway.tls.cert".to_owned(), &tls.cert, Kind::Config)?;
+        }
+        let Ledger::Sqlite { path } = &self.ledger;
+        check("ledger.url".to_owned(), path, Kind::Ledger)?;
+        for (name, wallet) in &self.wallets {
+            if let WalletKind::Keystore { path, .. } = &wallet.kind {
+                check(reader::join(&reader::join("wallet", name), "path"), path, Kind::Wallet)?;
+            }
+        }
+        for (name, policy) in &self.policies {
+            if let Module::File(path) = &policy.module {
+                check(reader::join(&reader::join("policy", name), "module"), path, Kind::Policy)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every name that a mandate uses must be there.
+    fn check_references(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for (n, mandate) in self.mandates.iter().enumerate() {
+            let at = |key: &str| format!("mandate[{n}].{key}");
+            if !seen.insert(&mandate.name) {
+                return Err(self.error_at(&at("name"), format!("another mandate is named `{}`", mandate.name)));
+            }
+            if !self.wallets.contains_key(&mandate.wallet) {
+                let known: Vec<&str> = self.wallets.keys().map(String::as_str).collect();
+                let message = format!("there is no [wallet.{}]", mandate.wallet);
+                return Err(self.error_at(&at("wallet"), message).hint(reader::suggest(&mandate.wallet, &known)));
+            }
+            if let Some(missing) = mandate.policies.iter().find(|name| !self.policies.contains_key(*name)) {
+                let known: Vec<&str> = self.policies.keys().map(String::as_str).collect();
+                let message = format!("there is no [policy.{missing}]");
+                return Err(self.error_at(&at("policies"), message).hint(reader::suggest(missing, &known)));
+            }
+        }
+        Ok(())
+    }
+
+    /// One token must mean one identity.
+    fn check_tokens(&self) -> Result<(), ConfigError> {
+        let agents = self.agents.iter().map(|(name, agent)| ("agent", name, &agent.token_sha256));
+        let operators = self.operators.iter().map(|(name, operator)| ("operator", name, &operator.token_sha256));
+        let mut seen = BTreeMap::new();
+        for (section, name, token) in agents.chain(operators) {
+            let owner = reader::join(section, name);
+            if let Some(other) = seen.insert(token, owner.clone()) {
+                let key = reader::join(&owner, "token-sha256");
+                let error = self.error_at(&key, format!("the same token as {other}"));
+                return Err(error.hint("a token must say who is asking: give each its own"));
+            }
+        }
+        Ok(())
+    }
+
+    fn find_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (name, wallet) in &self.wallets {
+            if matches!(wallet.kind, WalletKind::Key { .. }) {
+                warnings.push(format!(
+                    "wallet.{name}: kind = \"key\" is for development; use a keystore where money is real"
+                ));
+            }
+            for network in wallet.networks.iter().filter(|network| !self.assets.knows(**network)) {
+                warnings.push(format!("wallet.{name}: no asset is known on {network}, so nothing can be paid there"));
+            }
+        }
+        for mandate in &self.mandates {
+            let name = &mandate.name;
+            let enforced = |policy: &String| self.policies.get(policy).is_some_and(|p| p.mode == Mode::Enforce);
+            if !mandate.policies.iter().any(enforced) {
+                warnings.push(format!("mandate {name}: all its policies only monitor, so every purchase is denied"));
+            }
+            if mandate.unobserved && !mandate.doors.contains(&Door::Sign) {
+                warnings.push(format!("mandate {name}: `unobserved` does nothing unless `doors` lists \"sign\""));
+            }
+        }
+        if self.mandates.is_empty() {
+            warnings.push("there is no [[mandate]], so every purchase is denied".to_owned());
+        }
+        let used: BTreeSet<&String> = self.mandates.iter().flat_map(|mandate| &mandate.policies).collect();
+        let unused = self.policies.keys().filter(|name| !used.contains(name));
+        warnings.extend(unused.map(|name| format!("policy.{name}: no mandate uses it, so it judges nothing")));
+        warnings
+    }
+}
+
+fn read_mandates(root: &mut Table<'_>) -> Result<Vec<MandateConfig>, ConfigError> {
+    let Some(item) = root.take("mandate") else { return Ok(Vec::new()) };
+    let mandates = item.list().map_err(|e| e.hint("write [[mandate]] in double brackets"))?;
+    mandates.iter().map(MandateConfig::read).collect()
+}
+
+fn not_private(error: ConfigError, why: &permissions::PermissionError) -> ConfigError {
+    match why.hint() {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}

@@ -1,0 +1,92 @@
+//! What an edit may change while the gateway runs.
+
+use std::collections::BTreeMap;
+
+use super::reader::join;
+use super::{AgentConfig, Approvals, Config, Gateway, OperatorConfig, WalletConfig, WalletKind};
+
+impl Config {
+    /// Keys that differ and cannot change while running: those of the gateway, the ledger and the
+    /// wallets. An edit that touches one is refused whole.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let Gateway { listen, admin, currency, tls, admin_hosts } = &self.gateway;
+        let fixed = [
+            ("gateway.listen", *listen != new.gateway.listen),
+            ("gateway.admin", *admin != new.gateway.admin),
+            ("gateway.currency", *currency != new.gateway.currency),
+            ("gateway.tls", *tls != new.gateway.tls),
+            ("gateway.admin-hosts", *admin_hosts != new.gateway.admin_hosts),
+            ("ledger.url", self.ledger != new.ledger),
+        ];
+        let changed = fixed.into_iter().filter(|(_, differs)| *differs);
+        let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();
+        for (name, wallet) in &self.wallets {
+            let table = join("wallet", name);
+            match new.wallets.get(name) {
+                None => keys.push(table),
+                Some(other) => keys.extend(wallet_changes(wallet, other).into_iter().map(|key| join(&table, key))),
+            }
+        }
+        let added = new.wallets.keys().filter(|name| !self.wallets.contains_key(*name));
+        keys.extend(added.map(|name| join("wallet", name)));
+        keys
+    }
+
+    /// This configuration with only the restrictions of `new`: what was removed or tightened there
+    /// holds at once, whatever else is wrong with the edit. Nothing becomes possible that was not,
+    /// except that a replaced token is the new one.
+    ///
+    /// Mandates, policies and budgets stay as they are: they change together or not at all. A wallet
+    /// that was removed keeps its place and may sign for no network.
+    #[must_use]
+    pub fn restrict(&self, new: &Self) -> Self {
+        let mut config = self.clone();
+        config.egress = self.egress.intersect(&new.egress);
+        config.limits = self.limits.min(&new.limits);
+        config.approvals = Approvals {
+            quorum: self.approvals.quorum.max(new.approvals.quorum),
+            expires_in_seconds: self.approvals.expires_in_seconds.min(new.approvals.expires_in_seconds),
+        };
+        config.networks.retain(|network, _| new.networks.contains_key(network));
+        for (name, wallet) in &mut config.wallets {
+            match new.wallets.get(name) {
+                None => wallet.networks.clear(),
+                Some(other) => {
+                    wallet.networks.retain(|network| other.networks.contains(network));
+                    wallet.daily_limit = wallet.daily_limit.min(other.daily_limit);
+                }
+            }
+        }
+        config.agents = both(&self.agents, &new.agents, |ours, theirs| AgentConfig {
+            token_sha256: theirs.token_sha256.clone(),
+            roles: ours.roles.intersection(&theirs.roles).cloned().collect(),
+            ..ours.clone()
+        });
+        config.operators = both(&self.operators, &new.operators, |ours, theirs| OperatorConfig {
+            token_sha256: theirs.token_sha256.clone(),
+            roles: ours.roles.intersection(&theirs.roles).copied().collect(),
+            groups: ours.groups.intersection(&theirs.groups).cloned().collect(),
+        });
+        config
+    }
+}
+
+fn wallet_changes(old: &WalletConfig, new: &WalletConfig) -> Vec<&'static str> {
+    let kind: &[(&str, bool)] = match (&old.kind, &new.kind) {
+        (
+            WalletKind::Keystore { path, passphrase },
+            WalletKind::Keystore { path: new_path, passphrase: new_passphrase },
+        ) => &[("path", path != new_path), ("passphrase", passphrase != new_passphrase)],
+        (WalletKind::Key { key }, WalletKind::Key { key: new_key }) => &[("key", key != new_key)],
+        _ => &[("kind", true)],
+    };
+    let rest = [("networks", old.networks != new.networks), ("daily-limit", old.daily_limit != new.daily_limit)];
+    kind.iter().chain(&rest).filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+}
+
+/// What is in both maps, combined.
+fn both<T>(ours: &BTreeMap<String, T>, theirs: &BTreeMap<String, T>, and: impl Fn(&T, &T) -> T) -> BTreeMap<String, T> {
+    let common = ours.iter().filter_map(|(name, one)| Some((name.clone(), and(one, theirs.get(name)?))));
+    common.collect()
+}

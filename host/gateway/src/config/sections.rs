@@ -1,0 +1,351 @@
+//! The small sections: gateway, ledger, proxy, responses, approvals, limits, networks.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use countersign_core::ledger::Caps;
+
+use super::egress::HostPattern;
+use super::reader::{Item, Read, Table};
+
+/// Most bytes of one body that are ever kept in memory or in the store.
+const MAX_BODY: u64 = 64 << 20;
+
+/// `[gateway]`: where agents and operators connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Agents: fetch API, MCP, forward proxy, remote signer.
+    pub listen: SocketAddr,
+    /// Operators: dashboard, admin API, metrics, health.
+    pub admin: SocketAddr,
+    /// The reference currency budgets are kept in: three capital letters.
+    pub currency: String,
+    /// Certificate and key of both listeners.
+    pub tls: Option<Tls>,
+    /// `Host` values the admin listener answers to besides its own address: lower-case, as sent,
+    /// with a port where it is not the scheme's own.
+    pub admin_hosts: BTreeSet<String>,
+}
+
+/// PEM files for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl Gateway {
+    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
+        let mut gateway = Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8403)),
+            currency: "USD".to_owned(),
+            tls: None,
+            admin_hosts: BTreeSet::new(),
+        };
+        let Some(mut table) = table else { return Ok(gateway) };
+        if let Some(item) = table.take("tls") {
+            let mut tls = item.table(&["cert", "key"])?;
+            let why = "write tls = { cert = \"cert.pem\", key = \"key.pem\" }";
+            gateway.tls = Some(Tls { cert: tls.need("cert", why)?.path()?, key: tls.need("key", why)?.path()? });
+        }
+        let secured = gateway.tls.is_some();
+        let admin = table.take("admin");
+        if let Some(item) = table.take("listen") {
+            gateway.listen = address(&item, secured)?;
+        }
+        if let Some(item) = &admin {
+            gateway.admin = address(item, secured)?;
+        }
+        if gateway.listen == gateway.admin && gateway.listen.port() != 0 {
+            let mistake =
+                admin.map_or_else(|| table.error("listen is admin's default"), |i| i.error("the same as listen"));
+            return Err(mistake.hint("agents and operators must not share a listener"));
+        }
+        if let Some(item) = table.take("currency") {
+            gateway.currency = currency(&item)?;
+        }
+        if let Some(item) = table.take("admin-hosts") {
+            gateway.admin_hosts = item.list()?.iter().map(admin_host).collect::<Read<_>>()?;
+        }
+        Ok(gateway)
+    }
+}
+
+fn address(item: &Item<'_>, secured: bool) -> Read<SocketAddr> {
+    let text = item.str()?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        item.error(format!("{text:?} is not an IP address and a port")).hint("such as \"127.0.0.1:8402\"")
+    })?;
+    if secured || address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    let message = format!("{address} can be reached from other machines, which would send tokens in clear text");
+    Err(item.error(message).hint("add tls = { cert = \"cert.pem\", key = \"key.pem\" } to [gateway], or use 127.0.0.1"))
+}
+
+fn currency(item: &Item<'_>) -> Read<String> {
+    let text = item.str()?;
+    if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+        Ok(text.to_owned())
+    } else {
+        Err(item.error(format!("{text:?} is not a currency")).hint("three capital letters, such as \"USD\""))
+    }
+}
+
+fn admin_host(item: &Item<'_>) -> Read<String> {
+    let text = item.str()?.to_ascii_lowercase();
+    let plain = HostPattern::parse(&text).is_some() && !text.contains('*');
+    if plain { Ok(text) } else { Err(item.error("expected a host, or a host and a port")) }
+}
+
+/// `[ledger]`: where budgets and payments are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ledger {
+    /// One file.
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+    },
+}
+
+impl Ledger {
+    const DEFAULT: &'static str = "countersign.db";
+
+    pub(super) fn read(table: Option<Table<'_>>, base: &std::path::Path) -> Read<Self> {
+        let url = table.and_then(|mut table| table.take("url"));
+        let Some(item) = url else { return Ok(Self::Sqlite { path: base.join(Self::DEFAULT) }) };
+        let text = item.str()?;
+        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+            return Err(item.error("PostgreSQL comes later").hint("use \"sqlite:countersign.db\" with this version"));
+        }
+        let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+        match path {
+            Some(":memory:") => Err(item.error("a ledger in memory would forget what was spent").hint("name a file")),
+            Some(path) if !path.is_empty() && !path.contains(['?', '#', '\0']) => {
+                Ok(Self::Sqlite { path: item.resolve(path) })
+            }
+            _ => {
+                Err(item.error("not a ledger").hint("write \"sqlite:\" and a path, such as \"sqlite:countersign.db\""))
+            }
+        }
+    }
+}
+
+/// `[proxy]`: the forward proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Hosts whose TLS is terminated; all others are tunnelled blindly.
+    pub intercept: Vec<HostPattern>,
+    /// Largest upload that is kept for sending again with a payment, in bytes.
+    pub max_replay_body: u64,
+}
+
+impl Proxy {
+    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
+        let mut proxy = Self { intercept: Vec::new(), max_replay_body: 1 << 20 };
+        let Some(mut table) = table else { return Ok(proxy) };
+        if let Some(item) = table.take("intercept") {
+            proxy.intercept = item.list()?.iter().map(HostPattern::read).collect::<Read<_>>()?;
+        }
+        if let Some(item) = table.take("max-replay-body") {
+            proxy.max_replay_body = item.bytes(0..=MAX_BODY)?;
+        }
+        Ok(proxy)
+    }
+
+    /// Whether TLS to this host and port is terminated.
+    #[must_use]
+    pub fn intercepts(&self, host: &str, port: u16) -> bool {
+        self.intercept.iter().any(|pattern| pattern.matches(host, port, 443))
+    }
+}
+
+/// `[responses]`: what a repeated purchase can be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Responses {
+    /// How long a seller's answer is kept, in milliseconds; 0 keeps nothing.
+    pub keep_ms: u64,
+    /// Largest answer that is kept, in bytes.
+    pub max_bytes: u64,
+}
+
+impl Responses {
+    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
+        const LONGEST: u64 = 90 * 86_400_000;
+        let mut responses = Self { keep_ms: 86_400_000, max_bytes: 1 << 20 };
+        let Some(mut table) = table else { return Ok(responses) };
+        if let Some(item) = table.take("keep") {
+            responses.keep_ms = item.millis()?;
+            if responses.keep_ms > LONGEST {
+                return Err(item.error("answers are kept for at most 90 days"));
+            }
+        }
+        if let Some(item) = table.take("max-bytes") {
+            responses.max_bytes = item.bytes(0..=MAX_BODY)?;
+        }
+        Ok(responses)
+    }
+}
+
+/// `[approvals]`: what a review needs when the policy that asked does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// How many people must approve.
+    pub quorum: u8,
+    /// How long a review stays open; never longer than a day.
+    pub expires_in_seconds: u32,
+}
+
+impl Approvals {
+    /// The longest any review stays open, whoever asks.
+    pub const MAX_SECONDS: u32 = 86_400;
+
+    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
+        let mut approvals = Self { quorum: 1, expires_in_seconds: 3_600 };
+        let Some(mut table) = table else { return Ok(approvals) };
+        if let Some(item) = table.take("quorum") {
+            approvals.quorum = u8::try_from(item.integer(1..=255)?).unwrap_or(u8::MAX);
+        }
+        if let Some(item) = table.take("expires-in-seconds") {
+            approvals.expires_in_seconds = item.u32(1..=Self::MAX_SECONDS)?;
+        }
+        Ok(approvals)
+    }
+}
+
+/// `[limits]`: how much may be open at once, and how often may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Unresolved payments per seller host.
+    pub unresolved_per_seller: u32,
+    /// Unresolved payments per payee.
+    pub unresolved_per_payee: u32,
+    /// Unresolved payments per agent.
+    pub unresolved_per_agent: u32,
+    /// Open reviews per agent.
+    pub reviews_per_agent: u32,
+    /// Decisions per agent in a minute.
+    pub purchases_per_agent_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            unresolved_per_seller: 3,
+            unresolved_per_payee: 3,
+            unresolved_per_agent: 10,
+            reviews_per_agent: 5,
+            purchases_per_agent_per_minute: 600,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) const KEYS: &'static [&'static str] = &[
+        "unresolved-per-seller",
+        "unresolved-per-payee",
+        "unresolved-per-agent",
+        "reviews-per-agent",
+        "purchases-per-agent-per-minute",
+    ];
+
+    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
+        let mut limits = Self::default();
+        let Some(mut table) = table else { return Ok(limits) };
+        let fields = [
+            &mut limits.unresolved_per_seller,
+            &mut limits.unresolved_per_payee,
+            &mut limits.unresolved_per_agent,
+            &mut limits.reviews_per_agent,
+            &mut limits.purchases_per_agent_per_minute,
+        ];
+        for (key, field) in Self::KEYS.iter().zip(fields) {
+            if let Some(item) = table.take(key) {
+                *field = item.u32(1..=1_000_000)?;
+            }
+        }
+        Ok(limits)
+    }
+
+    /// The caps that a ledger checks inside its commit.
+    #[must_use]
+    pub const fn caps(&self) -> Caps {
+        Caps {
+            unresolved_per_seller: self.unresolved_per_seller,
+            unresolved_per_payee: self.unresolved_per_payee,
+            unresolved_per_agent: self.unresolved_per_agent,
+            reviews_per_agent: self.reviews_per_agent,
+        }
+    }
+
+    /// The smaller of each.
+    #[must_use]
+    pub(super) fn min(&self, other: &Self) -> Self {
+        Self {
+            unresolved_per_seller: self.unresolved_per_seller.min(other.unresolved_per_seller),
+            unresolved_per_payee: self.unresolved_per_payee.min(other.unresolved_per_payee),
+            unresolved_per_agent: self.unresolved_per_agent.min(other.unresolved_per_agent),
+            reviews_per_agent: self.reviews_per_agent.min(other.reviews_per_agent),
+            purchases_per_agent_per_minute: self
+                .purchases_per_agent_per_minute
+                .min(other.purchases_per_agent_per_minute),
+        }
+    }
+}
+
+/// `[network."eip155:N"]`: how a chain is read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// JSON-RPC endpoints: https, or http to this machine. Their URLs often contain a key.
+    pub rpc: Vec<String>,
+}
+
+impl fmt::Debug for NetworkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkConfig {{ rpc: {} hidden }}", self.rpc.len())
+    }
+}
+
+impl NetworkConfig {
+    const MOST: usize = 8;
+
+    pub(super) fn read(item: &Item<'_>) -> Read<Self> {
+        let mut table = item.table(&["rpc"])?;
+        let Some(item) = table.take("rpc") else { return Ok(Self { rpc: Vec::new() }) };
+        let endpoints = item.one_or_list()?;
+        if endpoints.is_empty() || endpoints.len() > Self::MOST {
+            return Err(item.error(format!("expected 1 to {} endpoints", Self::MOST)));
+        }
+        let rpc = endpoints.iter().filter_map(|item| endpoint(item).transpose()).collect::<Read<_>>()?;
+        Ok(Self { rpc })
+    }
+}
+
+/// A literal URL, or one kept like a secret, because providers put keys into it. None when secrets
+/// are not being read.
+fn endpoint(item: &Item<'_>) -> Read<Option<String>> {
+    let text = if item.value.is_table() { item.secret()?.expose().to_owned() } else { item.str()?.to_owned() };
+    if text.is_empty() && item.value.is_table() {
+        return Ok(None);
+    }
+    // The URL is not repeated: it may contain a key.
+    let url = url::Url::parse(&text).map_err(|_| item.error("not a URL"))?;
+    let local = match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => IpAddr::V6(ip).to_canonical().is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    match url.scheme() {
+        "https" => Ok(Some(text)),
+        "http" if local => Ok(Some(text)),
+        _ => Err(item
+            .error("an RPC endpoint must be https, or http on this machine")
+            .hint("whoever answers here is believed about what was paid")),
+    }
+}

@@ -1,0 +1,277 @@
+//! The one dialer. Every connection to a seller is made here: the name is resolved once, addresses
+//! that are not global are refused unless configured, and what was resolved is what is connected
+//! to. Proxy variables do not exist for it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use countersign_core::seams::Clock;
+use countersign_core::web::egress::is_global;
+use countersign_core::web::{Scheme, Target};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Egress;
+
+/// How long a seller may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a connection, TLS included, in milliseconds.
+    pub connect_ms: u64,
+    /// For the head of an answer, in milliseconds.
+    pub head_ms: u64,
+    /// For the next piece of a body, in milliseconds.
+    pub idle_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { connect_ms: 10_000, head_ms: 60_000, idle_ms: 30_000 }
+    }
+}
+
+/// Largest head of an answer, in bytes.
+const MAX_HEAD: usize = 160 * 1024;
+
+/// Why a call did not get an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The guard refused the address. Nothing was sent.
+    Forbidden(String),
+    /// No connection. Nothing was sent.
+    Unreachable(String),
+    /// Something may have been sent, and no usable answer came.
+    Broken(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forbidden(why) | Self::Unreachable(why) | Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// TLS towards others: Mozilla's roots, HTTP/1.1, no client certificate.
+#[must_use]
+pub fn tls() -> TlsConnector {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Connects to sellers.
+pub struct Dialer {
+    tls: TlsConnector,
+    clock: Arc<dyn Clock>,
+    /// Addresses no purchase may ever reach: our listeners and the chain nodes.
+    own: RwLock<Vec<SocketAddr>>,
+    patience: Patience,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+/// Where a purchase goes: the parsed URL and the one address it was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The URL.
+    pub target: Target,
+    /// The address that will be connected to, now and for the paid request.
+    pub address: SocketAddr,
+    /// The operator listed this address, so plain http may be paid.
+    pub listed: bool,
+}
+
+/// An open connection to a seller.
+pub struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Dialer {
+    /// A dialer for sellers.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, tls: TlsConnector, patience: Patience) -> Self {
+        Self { tls, clock, own: RwLock::default(), patience }
+    }
+
+    /// Replaces the addresses that no purchase may reach.
+    pub fn set_own(&self, own: Vec<SocketAddr>) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
+    }
+
+    /// Resolves a target and applies the guard.
+    ///
+    /// # Errors
+    /// [`CallError::Forbidden`] when no permitted address is left, [`CallError::Unreachable`] when
+    /// the name does not resolve.
+    pub async fn route(&self, target: Target, egress: &Egress) -> Result<Route, CallError> {
+        let (host, port) = (target.hostname().to_owned(), target.port());
+        let addresses = match target.ip() {
+            Some(ip) => vec![SocketAddr::new(ip, port)],
+            None => self.resolve(&host, port).await?,
+        };
+        let mut refused = None;
+        for address in addresses {
+            match self.permit(&target, address, egress) {
+                Ok(listed) => return Ok(Route { target, address, listed }),
+                Err(why) => refused = Some(why),
+            }
+        }
+        let why = refused.unwrap_or_else(|| format!("{host} has no address"));
+        Err(CallError::Forbidden(why))
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, CallError> {
+        let lookup = self.within(self.patience.connect_ms, tokio::net::lookup_host((host, port))).await;
+        let found = lookup
+            .ok_or_else(|| CallError::Unreachable(format!("{host} does not resolve in time")))?
+            .map_err(|e| CallError::Unreachable(format!("{host} does not resolve: {e}")))?;
+        Ok(found.take(16).collect())
+    }
+
+    /// Whether `address` may be connected to; true if the operator listed it.
+    fn permit(&self, target: &Target, address: SocketAddr, egress: &Egress) -> Result<bool, String> {
+        let ip = address.ip().to_canonical();
+        let port = address.port();
+        let own = |o: &SocketAddr| {
+            o.port() == port && (o.ip().to_canonical() == ip || (o.ip().is_unspecified() && !is_global(ip)))
+        };
+        if self.own.read().unwrap_or_else(PoisonError::into_inner).iter().any(own) {
+            return Err(format!("{address} is the gateway's own"));
+        }
+        let listed = egress.allows(target.hostname(), ip, port);
+        if !listed && !is_global(address.ip()) {
+            return Err(format!("{address} is not a public address and is not listed in egress.allow-private"));
+        }
+        if !egress.allows_port(target.hostname(), ip, port) {
+            return Err(format!("port {port} is not listed in egress.ports"));
+        }
+        Ok(listed)
+    }
+
+    /// Connects to the resolved address, with TLS for https.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`].
+    pub async fn connect(&self, route: &Route) -> Result<Connection, CallError> {
+        let name = route.target.hostname();
+        let connected = self.within(self.patience.connect_ms, self.open(route)).await;
+        connected
+            .ok_or_else(|| CallError::Unreachable(format!("{name} does not accept a connection in time")))?
+            .map_err(|e| CallError::Unreachable(format!("{name}: {e}")))
+    }
+
+    async fn open(&self, route: &Route) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(route.address).await?;
+        stream.set_nodelay(true)?;
+        if route.target.scheme() == Scheme::Http {
+            return Ok(handshake(stream).await?);
+        }
+        let name = rustls::pki_types::ServerName::try_from(route.target.hostname().to_owned())?;
+        Ok(handshake(self.tls.connect(name, stream).await?).await?)
+    }
+
+    /// Sends one request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`]: whether anything was sent is not known.
+    pub async fn send(
+        &self,
+        connection: &mut Connection,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let answer = self.within(self.patience.head_ms, connection.sender.send_request(request)).await;
+        answer
+            .ok_or_else(|| CallError::Broken(format!("no answer within {} ms", self.patience.head_ms)))?
+            .map_err(|e| CallError::Broken(describe(&e)))
+    }
+
+    /// The next piece of a body, within the patience for it.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`].
+    pub async fn next_frame(&self, body: &mut Incoming) -> Result<Option<Frame<Bytes>>, CallError> {
+        match self.within(self.patience.idle_ms, body.frame()).await {
+            None => Err(CallError::Broken("the body stopped arriving".to_owned())),
+            Some(None) => Ok(None),
+            Some(Some(Ok(frame))) => Ok(Some(frame)),
+            Some(Some(Err(error))) => Err(CallError::Broken(describe(&error))),
+        }
+    }
+
+    /// A whole body of at most `limit` bytes; none if it is larger.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`].
+    pub async fn read(&self, body: &mut Incoming, limit: usize) -> Result<Option<Vec<u8>>, CallError> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = self.next_frame(body).await? {
+            if let Ok(data) = frame.into_data() {
+                if bytes.len().saturating_add(data.len()) > limit {
+                    return Ok(None);
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Waits for `future`, at most `millis`.
+    pub async fn within<T>(&self, millis: u64, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            value = future => Some(value),
+            () = self.clock.sleep(millis) => None,
+        }
+    }
+}
+
+impl Connection {
+    /// The connection, if another request can be sent on it.
+    pub async fn still_open(connection: Option<Self>) -> Option<Self> {
+        let mut open = connection?;
+        let usable = !open.sender.is_closed() && open.sender.ready().await.is_ok();
+        usable.then_some(open)
+    }
+}
+
+async fn handshake<S>(stream: S) -> Result<Connection, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, driver) =
+        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!(%error, "a connection to a seller ended");
+        }
+    });
+    Ok(Connection { sender })
+}
+
+/// The error and what caused it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! What is in the air: one call per purchase at a time, and which payments are being recorded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use countersign_core::id::PaymentId;
+use countersign_core::ledger::PurchaseKey;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+
+/// Locks per purchase and the payments whose calls are running.
+#[derive(Debug, Default)]
+pub struct Flights {
+    locks: Mutex<BTreeMap<PurchaseKey, Weak<AsyncMutex<()>>>>,
+    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<()>>>>,
+}
+
+/// Held while a payment's call runs and until its end is recorded.
+#[derive(Debug)]
+pub struct Flight {
+    payment: PaymentId,
+    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<()>>>>,
+    /// Dropping the sender is the signal.
+    _done: watch::Sender<()>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.payment);
+    }
+}
+
+impl Flights {
+    /// Waits until no other call of this purchase runs.
+    pub async fn lock(&self, key: &PurchaseKey) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 4_096 {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+            }
+            match locks.get(key).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(AsyncMutex::new(()));
+                    locks.insert(key.clone(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
+    }
+
+    /// Marks a payment's call as running.
+    #[must_use]
+    pub fn begin(&self, payment: PaymentId) -> Flight {
+        let (done, running) = watch::channel(());
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(payment, running);
+        Flight { payment, running: Arc::clone(&self.running), _done: done }
+    }
+
+    /// Whether a payment's call is running.
+    #[must_use]
+    pub fn is_running(&self, payment: PaymentId) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&payment)
+    }
+
+    /// How many calls are running.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits until a payment's call is over and recorded.
+    pub async fn landed(&self, payment: PaymentId) {
+        let flight = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&payment).cloned();
+        if let Some(mut flight) = flight {
+            // An error is the signal: the sender is gone.
+            while flight.changed().await.is_ok() {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_core::id::PurchaseId;
+    use countersign_core::time::Timestamp;
+
+    #[tokio::test]
+    async fn a_landed_flight_wakes_its_waiters() {
+        let flights = Arc::new(Flights::default());
+        let id = PaymentId::new(Timestamp::from_secs(1), [0; 10]);
+        flights.landed(id).await;
+        let flight = flights.begin(id);
+        assert!(flights.is_running(id));
+        let waiter = tokio::spawn({
+            let flights = Arc::clone(&flights);
+            async move { flights.landed(id).await }
+        });
+        drop(flight);
+        waiter.await.unwrap();
+        assert!(!flights.is_running(id));
+    }
+
+    #[tokio::test]
+    async fn one_purchase_one_call() {
+        let flights = Flights::default();
+        let key = |p: &str| PurchaseKey {
+            workspace: String::new(),
+            agent: "a".into(),
+            purchase: PurchaseId::parse(p).unwrap(),
+        };
+        let first = flights.lock(&key("p")).await;
+        let _other = flights.lock(&key("q")).await;
+        let second = tokio::time::timeout(std::time::Duration::from_millis(5), flights.lock(&key("p"))).await;
+        assert!(second.is_err(), "the second call of one purchase must wait");
+        drop(first);
+        let _second = flights.lock(&key("p")).await;
+    }
+}

@@ -1,0 +1,313 @@
+//! The operators' door. Every route names the role it needs; changes need the header token.
+
+use std::sync::Arc;
+
+use countersign_core::id::{ApprovalId, PaymentId, SessionId};
+use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Session, Suspension, SuspensionScope};
+use countersign_core::money::Micros;
+use countersign_core::payment::State;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json as value};
+
+use super::{Answer, body, json, not_found, page, payment_filter, query, refuse};
+use crate::clock::random;
+use crate::config::{OperatorConfig, OperatorRole};
+use crate::identity::{bearer, operator, token_sha256};
+use crate::problem::{Code, Problem};
+use crate::reload::Reloader;
+use crate::state::{Gateway, Snapshot};
+use crate::views::{self, Viewer};
+
+/// Largest body of an admin call, in bytes.
+const MAX_CALL: usize = 64 * 1024;
+
+/// What the operators' door needs beside the gateway.
+#[derive(Clone)]
+pub struct Admin {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Reload status.
+    pub reloader: Arc<Reloader>,
+}
+
+/// Who is calling, once known.
+struct Operator<'a> {
+    name: &'a str,
+    config: &'a OperatorConfig,
+}
+
+impl Operator<'_> {
+    fn need(&self, role: OperatorRole) -> Result<(), Problem> {
+        if self.config.roles.contains(&role) {
+            return Ok(());
+        }
+        Err(Problem::new(Code::Forbidden, format!("operator `{}` does not have the role `{}`", self.name, role.as_str())))
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/healthz") => json(StatusCode::OK, &value!({"status": "ok"})),
+        (&Method::GET, "/readyz") => ready(&admin).await,
+        _ => route(&admin, request).await.unwrap_or_else(|problem| refuse(&problem)),
+    }
+}
+
+/// Ready means: the ledger answers, and the policies are not a first-start deny-all.
+async fn ready(admin: &Admin) -> Answer {
+    match admin.gateway.ledger.suspensions().await {
+        Ok(_) => json(StatusCode::OK, &value!({"status": "ready", "generation": admin.gateway.live.load().generation})),
+        Err(error) => refuse(&Problem::from(error)),
+    }
+}
+
+async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let gateway = &admin.gateway;
+    let snapshot = gateway.live.load_full();
+    let (name, config) = operator(bearer(request.headers()), &snapshot.config)?;
+    let operator = Operator { name, config };
+    let path = request.uri().path().to_owned();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match (request.method().clone(), segments.as_slice()) {
+        (Method::GET, ["v1", rest @ ..]) => {
+            operator.need(OperatorRole::Viewer)?;
+            read(admin, &snapshot, rest, &query(&request)).await
+        }
+        (Method::POST, ["v1", "approvals", id, word @ ("approve" | "deny")]) => {
+            operator.need(OperatorRole::Approver)?;
+            let body = body(request, MAX_CALL).await?;
+            vote(gateway, &snapshot, &operator, id, *word == "approve", &body).await
+        }
+        (Method::POST, ["v1", "sessions"]) => {
+            operator.need(OperatorRole::SessionAdmin)?;
+            let body = body(request, MAX_CALL).await?;
+            open_session(gateway, &snapshot, &operator, &body).await
+        }
+        (Method::DELETE, ["v1", "sessions", id]) => {
+            operator.need(OperatorRole::SessionAdmin)?;
+            let id: SessionId = id.parse().map_err(|_| not_found("session with this id"))?;
+            gateway.ledger.close_session(id, operator.name.to_owned(), gateway.clock.now()?).await?;
+            Ok(json(StatusCode::OK, &value!({"id": id, "closed": true})))
+        }
+        (Method::POST, ["v1", "suspend"]) => {
+            operator.need(OperatorRole::Suspender)?;
+            let body = body(request, MAX_CALL).await?;
+            suspend(gateway, &operator, &body).await
+        }
+        (Method::DELETE, ["v1", "suspend"]) => {
+            operator.need(OperatorRole::Suspender)?;
+            let scope = scope_of(&query(&request))?;
+            gateway.ledger.resume(scope.clone(), operator.name.to_owned(), gateway.clock.now()?).await?;
+            gateway.stops.remove(&scope);
+            Ok(json(StatusCode::OK, &value!({"lifted": scope.to_string()})))
+        }
+        _ => Err(not_found("such path")),
+    }
+}
+
+async fn read(admin: &Admin, snapshot: &Snapshot, path: &[&str], query: &[(String, String)]) -> Result<Answer, Problem> {
+    let (gateway, config) = (&admin.gateway, &snapshot.config);
+    let now = gateway.clock.now()?;
+    let ok = |body: Value| Ok(json(StatusCode::OK, &body));
+    match path {
+        ["policies"] => ok(admin.reloader.report()),
+        ["payments"] => {
+            let filter = payment_filter(query)?;
+            let limit = filter.limit;
+            let found = gateway.ledger.payments(filter).await?;
+            let items = found.iter().map(|p| views::payment(p, Viewer::Operator, config)).collect();
+            ok(page(&found, limit, items))
+        }
+        ["payments", id] => {
+            let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            gateway.flights.landed(id).await;
+            let found = gateway.ledger.payment(id).await?.ok_or_else(|| not_found("payment with this id"))?;
+            ok(views::payment(&found, Viewer::Operator, config))
+        }
+        ["approvals"] => {
+            gateway.ledger.expire_approvals(now).await?;
+            let pending = !query.iter().any(|(n, v)| n == "state" && v == "all");
+            let mut items = Vec::new();
+            for approval in gateway.ledger.approvals(pending).await? {
+                let payment = gateway.ledger.payment(approval.payment).await?;
+                items.push(views::approval(&approval, payment.as_ref(), Viewer::Operator, config));
+            }
+            ok(value!({"items": items, "next": null}))
+        }
+        ["approvals", id] => {
+            let id: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
+            let approval = gateway.ledger.approval(id).await?.ok_or_else(|| not_found("approval with this id"))?;
+            let payment = gateway.ledger.payment(approval.payment).await?;
+            ok(views::approval(&approval, payment.as_ref(), Viewer::Operator, config))
+        }
+        ["budgets"] => ok(views::budgets(&gateway.ledger.budgets(now).await?, config, Viewer::Operator, now)),
+        ["sessions"] => {
+            let sessions = gateway.ledger.sessions().await?;
+            let items: Vec<_> = sessions.iter().map(|s| views::session(s, config)).collect();
+            ok(value!({"items": items, "next": null}))
+        }
+        ["suspend"] => {
+            let items: Vec<_> = gateway.stops.list().iter().map(views::suspension).collect();
+            ok(value!({"items": items, "next": null}))
+        }
+        _ => Err(not_found("such path")),
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Word {
+    #[serde(default)]
+    note: String,
+}
+
+async fn vote(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    operator: &Operator<'_>,
+    id: &str,
+    approve: bool,
+    body: &[u8],
+) -> Result<Answer, Problem> {
+    let approval: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
+    let word: Word = if body.is_empty() { Word::default() } else { parse(body)? };
+    let cast = Cast {
+        approval,
+        operator: operator.name.to_owned(),
+        groups: operator.config.groups.iter().cloned().collect(),
+        approve,
+        note: word.note.chars().take(256).collect(),
+        at: gateway.clock.now()?,
+    };
+    let approval = gateway.ledger.vote(cast).await?;
+    let payment = gateway.ledger.payment(approval.payment).await?;
+    Ok(json(StatusCode::OK, &views::approval(&approval, payment.as_ref(), Viewer::Operator, &snapshot.config)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSession {
+    agent: String,
+    user: Option<String>,
+    client: Option<String>,
+    project: Option<String>,
+    task: Option<String>,
+    limit: String,
+    max_payments: Option<u32>,
+    expires_in: Option<u32>,
+}
+
+async fn open_session(gateway: &Gateway, snapshot: &Snapshot, operator: &Operator<'_>, body: &[u8]) -> Result<Answer, Problem> {
+    let wanted: NewSession = parse(body)?;
+    let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+    if !snapshot.config.agents.contains_key(&wanted.agent) {
+        return Err(bad(format!("agent: there is no [agent.{}]", wanted.agent)));
+    }
+    let named = [("user", &wanted.user), ("client", &wanted.client), ("project", &wanted.project), ("task", &wanted.task)];
+    for (field, name) in named {
+        if let Some(name) = name
+            && crate::config::names::normalise(name).as_ref() != Some(name)
+        {
+            return Err(bad(format!("{field}: 1 to 64 of [a-z0-9._-]")));
+        }
+    }
+    let limit = Micros::parse(&wanted.limit).map_err(|e| bad(format!("limit: {e}")))?;
+    let expires_in = wanted.expires_in.unwrap_or(3_600);
+    if !(1..=30 * 86_400).contains(&expires_in) {
+        return Err(bad("expires_in: 1 second to 30 days".to_owned()));
+    }
+    let at = gateway.clock.now()?;
+    let secret: [u8; 32] = random(&*gateway.clock)?;
+    let token = format!("css_{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret));
+    let session = Session {
+        id: SessionId::new(at, random(&*gateway.clock)?),
+        token_sha256: token_sha256(&token),
+        agent: wanted.agent,
+        user: wanted.user,
+        client: wanted.client,
+        project: wanted.project,
+        task: wanted.task,
+        limit,
+        max_payments: wanted.max_payments.unwrap_or(1_000),
+        created_at: at,
+        expires_at: at.plus_millis(u64::from(expires_in).saturating_mul(1_000)),
+        closed_at: None,
+        opened_by: operator.name.to_owned(),
+    };
+    let mut view = views::session(&session, &snapshot.config);
+    gateway.ledger.open_session(session).await?;
+    if let Some(map) = view.as_object_mut() {
+        map.insert("token".into(), token.into());
+    }
+    Ok(json(StatusCode::CREATED, &view))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    #[serde(flatten)]
+    what: std::collections::BTreeMap<String, Value>,
+}
+
+/// Stops first in memory, so that it works while the store cannot write, then durably; and lists
+/// what was signed before and is still redeemable.
+async fn suspend(gateway: &Gateway, operator: &Operator<'_>, body: &[u8]) -> Result<Answer, Problem> {
+    let stop: Stop = if body.is_empty() { Stop { what: std::collections::BTreeMap::new() } } else { parse(body)? };
+    let text = |name: &str| stop.what.get(name).and_then(Value::as_str).map(str::to_owned);
+    let pairs: Vec<(String, String)> =
+        stop.what.keys().filter(|k| *k != "reason").filter_map(|k| Some((k.clone(), text(k).or_else(|| stop.what.get(k).map(Value::to_string))?))).collect();
+    let scope = scope_of(&pairs)?;
+    let suspension = Suspension {
+        scope: scope.clone(),
+        by: operator.name.to_owned(),
+        reason: text("reason").unwrap_or_default().chars().take(256).collect(),
+        at: gateway.clock.now()?,
+    };
+    gateway.stops.add(suspension.clone());
+    tracing::warn!(scope = %scope, by = operator.name, "suspended");
+    let durable = gateway.ledger.suspend(suspension.clone()).await;
+    if let Err(error) = &durable {
+        tracing::error!(%error, "the suspension holds in this process only");
+    }
+    let mut view = views::suspension(&suspension);
+    if let Some(map) = view.as_object_mut() {
+        map.insert("durable".into(), durable.is_ok().into());
+        map.insert("redeemable".into(), redeemable(gateway, &scope).await.unwrap_or_default().into());
+    }
+    Ok(json(StatusCode::OK, &view))
+}
+
+async fn redeemable(gateway: &Gateway, scope: &SuspensionScope) -> Result<Vec<Value>, LedgerError> {
+    let now = gateway.clock.now().map(|n| n.as_secs()).unwrap_or_default();
+    let states = vec![State::Signed, State::Redeemable];
+    let found = gateway.ledger.payments(PaymentFilter { states, limit: 500, ..Default::default() }).await?;
+    let live = found.iter().filter(|p| scope.covers(&p.facts) && p.authorization.as_ref().is_some_and(|a| a.valid_before > now));
+    let row = |p: &countersign_core::ledger::PaymentView| {
+        value!({"payment": p.id, "amount": p.facts.value.to_string(), "pay_to": p.facts.pay_to, "host": p.facts.host})
+    };
+    Ok(live.map(row).collect())
+}
+
+/// `all`, or one of `agent`, `mandate`, `wallet`, `vendor` with a name.
+fn scope_of(pairs: &[(String, String)]) -> Result<SuspensionScope, Problem> {
+    let bad = || Problem::new(Code::BadRequest, "name what to suspend: {} or {\"all\":true} for everything, or one of agent, mandate, wallet, vendor");
+    match pairs {
+        [] => Ok(SuspensionScope::All),
+        [(name, value)] => match (name.as_str(), value.clone()) {
+            ("all", v) if v == "true" => Ok(SuspensionScope::All),
+            ("agent", v) => Ok(SuspensionScope::Agent(v)),
+            ("mandate", v) => Ok(SuspensionScope::Mandate(v)),
+            ("wallet", v) => Ok(SuspensionScope::Wallet(v)),
+            ("vendor", v) => Ok(SuspensionScope::Vendor(v)),
+            _ => Err(bad()),
+        },
+        _ => Err(bad()),
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))
+}

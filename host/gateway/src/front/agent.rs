@@ -1,0 +1,93 @@
+//! The agents' door: `POST /v1/fetch` and what an agent may ask about its own purchases.
+
+use std::sync::Arc;
+
+use countersign_core::id::{ApprovalId, PaymentId};
+use countersign_core::ledger::PaymentView;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::{Answer, body, json, not_found, page, payment_filter, query, refuse};
+use crate::config::Door;
+use crate::identity::{self, Caller, bearer};
+use crate::problem::Problem;
+use crate::purchase::{Call, MAX_BODY, buy};
+use crate::state::Gateway;
+use crate::views::{self, Viewer};
+
+/// A call's JSON may hold a body in base64 and more around it.
+const MAX_CALL: usize = MAX_BODY * 2;
+
+/// Answers one request.
+pub(super) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) -> Answer {
+    route(gateway, request).await.unwrap_or_else(|problem| refuse(&problem))
+}
+
+async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let path = request.uri().path().to_owned();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let snapshot = gateway.live.load_full();
+    let now = gateway.clock.now()?;
+    let caller = identity::agent(bearer(request.headers()), &snapshot.config, &*gateway.ledger, now).await?;
+    let config = &snapshot.config;
+    match (request.method(), segments.as_slice()) {
+        (&Method::POST, ["v1", "fetch"]) => fetch(gateway, caller, request).await,
+        (&Method::GET, ["v1", "payments"]) => {
+            let mut filter = payment_filter(&query(&request))?;
+            let principal = &caller.principal;
+            filter.owner = Some((principal.workspace.clone().unwrap_or_default(), principal.agent.clone()));
+            filter.session = caller.session;
+            let limit = filter.limit;
+            let found = gateway.ledger.payments(filter).await?;
+            let viewer = Viewer::Agent(principal);
+            let items = found.iter().map(|p| views::payment(p, viewer, config)).collect();
+            Ok(json(StatusCode::OK, &page(&found, limit, items)))
+        }
+        (&Method::GET, ["v1", "payments", id]) => {
+            let payment = own_payment(&gateway, &caller, id).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), config)))
+        }
+        (&Method::GET, ["v1", "budgets"]) => {
+            let used = gateway.ledger.budgets(now).await?;
+            Ok(json(StatusCode::OK, &views::budgets(&used, config, Viewer::Agent(&caller.principal), now)))
+        }
+        (&Method::GET, ["v1", "approvals", id]) => {
+            let unknown = || not_found("approval of yours with this id");
+            let id: ApprovalId = id.parse().map_err(|_| unknown())?;
+            let approval = gateway.ledger.approval(id).await?.ok_or_else(unknown)?;
+            let payment = own_payment(&gateway, &caller, &approval.payment.to_string()).await.map_err(|_| unknown())?;
+            let viewer = Viewer::Agent(&caller.principal);
+            Ok(json(StatusCode::OK, &views::approval(&approval, Some(&payment), viewer, config)))
+        }
+        _ => Err(not_found("such path")),
+    }
+}
+
+async fn fetch(gateway: Arc<Gateway>, caller: Caller, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let purchase = request.headers().get("countersign-purchase");
+    let purchase = purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned());
+    let bytes = body(request, MAX_CALL).await?;
+    let call = Call::parse(&bytes, purchase.as_deref())?;
+    let reply = buy(gateway, caller, call, Door::Fetch).await?;
+    let mut response = Response::new(reply.body);
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    Ok(response)
+}
+
+/// A payment of this very caller; a foreign one does not exist.
+async fn own_payment(gateway: &Gateway, caller: &Caller, id: &str) -> Result<PaymentView, Problem> {
+    let unknown = || not_found("payment of yours with this id");
+    let id: PaymentId = id.parse().map_err(|_| unknown())?;
+    let principal = &caller.principal;
+    let workspace = principal.workspace.as_deref().unwrap_or_default();
+    let mine = |p: &PaymentView| {
+        p.key.agent == principal.agent
+            && p.key.workspace == workspace
+            && (caller.session.is_none() || p.session == caller.session)
+    };
+    let found = gateway.ledger.payment(id).await?.filter(mine).ok_or_else(unknown)?;
+    // What the agent was just told must be what it reads: wait until the call is recorded.
+    gateway.flights.landed(found.id).await;
+    gateway.ledger.payment(id).await?.ok_or_else(unknown)
+}

@@ -1,0 +1,128 @@
+//! Accepting connections: bounded, with patience for heads, drained on shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Admin, Answer, admin, agent};
+use crate::state::Gateway;
+
+/// Connections served at the same time, per door.
+const MAX_CONNECTIONS: usize = 4_096;
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(20);
+
+/// Which door a listener is.
+#[derive(Clone)]
+pub enum Door {
+    /// Agents.
+    Agent(Arc<Gateway>),
+    /// Operators.
+    Admin(Admin),
+}
+
+impl Door {
+    async fn answer(self, request: Request<Incoming>) -> Answer {
+        match self {
+            Self::Agent(gateway) => agent::handle(gateway, request).await,
+            Self::Admin(admin) => admin::handle(admin, request).await,
+        }
+    }
+}
+
+/// A bound listener, with TLS if configured.
+pub struct Acceptor {
+    /// The socket.
+    pub listener: TcpListener,
+    /// TLS, required for anything but loopback.
+    pub tls: Option<TlsAcceptor>,
+}
+
+impl Acceptor {
+    /// Binds.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, tls })
+    }
+}
+
+/// Serves until `stop` changes, then lets running answers end.
+pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            accepted = acceptor.listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: let some connections end first.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let (door, stop, tls) = (door.clone(), stop.clone(), acceptor.tls.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "nodelay");
+            }
+            match tls {
+                None => connection(stream, door, stop).await,
+                Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, door, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                },
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+    drop(acceptor);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection<S>(stream: S, door: Door, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let door = door.clone();
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection ended");
+    }
+}

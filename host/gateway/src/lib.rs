@@ -1,0 +1,27 @@
+//! Countersign: the gateway. Everything with a socket: front doors, the purchase flow, wallets, the
+//! chain reader, reload, and the command line.
+
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+pub mod chain;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod egress;
+pub mod flights;
+pub mod front;
+pub mod identity;
+pub mod init;
+pub mod problem;
+pub mod purchase;
+pub mod rate;
+pub mod reload;
+pub mod serve;
+pub mod state;
+pub mod stops;
+pub mod store;
+pub mod views;
+pub mod wallet;
+pub mod watch;

@@ -1,0 +1,7 @@
+//! The `countersign` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    countersign::cli::main()
+}

@@ -1,0 +1,226 @@
+//! The answer on its way back: the seller's, filtered, streamed, and kept.
+
+use bytes::Bytes;
+use countersign_core::id::PaymentId;
+use countersign_core::ledger::{Answer, PaymentFacts, PaymentView};
+use countersign_core::payment::State;
+use countersign_core::web::dropped_response_header;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::egress::{CallError, Dialer};
+use crate::flights::Flight;
+use crate::problem::{Code, Problem};
+
+/// A body on its way to an agent.
+pub type Body = UnsyncBoxBody<Bytes, CallError>;
+
+/// A body that is already here.
+#[must_use]
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// An answer for the agent.
+#[derive(Debug)]
+pub struct Reply {
+    /// The seller's status.
+    pub status: StatusCode,
+    /// The seller's headers, filtered, and ours.
+    pub headers: HeaderMap,
+    /// The seller's body.
+    pub body: Body,
+}
+
+impl Reply {
+    /// Adds the purchase's name.
+    #[must_use]
+    pub fn with_purchase(mut self, id: &str) -> Self {
+        self.set("countersign-purchase", id);
+        self
+    }
+
+    /// A seller's answer to a payment, without its body yet, and what the agent is told about it.
+    #[must_use]
+    pub fn paid(status: StatusCode, headers: HeaderMap, id: PaymentId, facts: &PaymentFacts, state: State, currency: &str) -> Self {
+        let mut reply = Self { status, headers, body: full(Bytes::new()) };
+        reply.tell(id, facts, state, currency);
+        reply
+    }
+
+    fn tell(&mut self, id: PaymentId, facts: &PaymentFacts, state: State, currency: &str) {
+        self.set("countersign-payment", &id.to_string());
+        self.set("countersign-amount", &format!("{} {currency}", facts.value));
+        self.set("countersign-state", state.public());
+    }
+
+    /// Sets a header, if the value can be one.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+
+    /// A kept answer, given again.
+    ///
+    /// # Errors
+    /// `already-settled` if what was kept cannot be read.
+    pub fn replayed(answer: Answer, payment: &PaymentView, currency: &str) -> Result<Self, Problem> {
+        let unreadable = || Problem::new(Code::AlreadySettled, "the kept answer cannot be read");
+        let status = StatusCode::from_u16(answer.status).map_err(|_| unreadable())?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in answer.headers {
+            let name: HeaderName = name.parse().map_err(|_| unreadable())?;
+            headers.append(name, HeaderValue::from_str(&value).map_err(|_| unreadable())?);
+        }
+        let mut reply = Self { status, headers, body: full(answer.body) };
+        reply.tell(payment.id, &payment.facts, payment.state, currency);
+        if let Some(transaction) = &payment.transaction {
+            reply.set("countersign-transaction", transaction);
+        }
+        reply.set("countersign-source", "seller");
+        reply.set("countersign-replayed", "true");
+        Ok(reply)
+    }
+}
+
+/// The seller's headers as the agent may see them. A redirect, a cookie and a challenge arrive under
+/// names no HTTP client acts on.
+#[must_use]
+pub(super) fn filter_headers(from: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in from {
+        let renamed = match name.as_str() {
+            "location" => Some("countersign-seller-location"),
+            "set-cookie" => Some("countersign-seller-set-cookie"),
+            "www-authenticate" => Some("countersign-seller-www-authenticate"),
+            _ => None,
+        };
+        match renamed {
+            Some(renamed) => {
+                headers.append(HeaderName::from_static(renamed), value.clone());
+            }
+            None if dropped_response_header(name.as_str()) || name == http::header::CONTENT_LENGTH => {}
+            None => {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+    headers.insert(HeaderName::from_static("countersign-source"), HeaderValue::from_static("seller"));
+    headers
+}
+
+/// What is done once a paid answer has been passed on.
+pub(super) struct Landing {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Status and filtered headers, kept with the body if it is small enough.
+    pub keep: Option<Answer>,
+    /// Largest body kept.
+    pub max_bytes: usize,
+    /// Whether the status was a 2xx.
+    pub success: bool,
+    /// Marks the call as running until it is recorded.
+    pub flight: Flight,
+    /// One call per purchase.
+    pub lock: Option<OwnedMutexGuard<()>>,
+}
+
+/// How a body's journey ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Journey {
+    /// The seller sent all of it.
+    arrived: bool,
+    /// The agent took all of it.
+    taken: bool,
+}
+
+/// Streams a free answer.
+pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incoming) -> Body {
+    let (sender, channel) = Channel::new(16);
+    tokio::spawn(async move {
+        pump(&dialer.dialer, body, sender, &mut Copy::default()).await;
+    });
+    channel.boxed_unsync()
+}
+
+/// Streams a paid answer, keeps a copy, and records how it ended. It is read to its end even if the
+/// agent has gone: it is paid for, and a repeated call can be given it.
+pub(super) fn stream_paid(
+    gateway: std::sync::Arc<crate::state::Gateway>,
+    body: Incoming,
+    landing: Landing,
+    recorded: impl Future<Output = ()> + Send + 'static,
+) -> Body {
+    let (sender, channel) = Channel::new(16);
+    let task = async move {
+        let mut copy = Copy { limit: landing.keep.as_ref().map_or(0, |_| landing.max_bytes), ..Copy::default() };
+        let journey = pump(&gateway.dialer, body, sender, &mut copy).await;
+        recorded.await;
+        if journey.arrived {
+            let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });
+            let delivered = landing.success && journey.taken;
+            let result = match gateway.clock.now() {
+                Ok(now) => gateway.ledger.answered(landing.payment, answer, delivered, now).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = result {
+                tracing::warn!(payment = %landing.payment, error, "the delivery could not be recorded");
+            }
+        }
+        drop((landing.flight, landing.lock));
+    };
+    tokio::spawn(tracing::Instrument::in_current_span(task));
+    channel.boxed_unsync()
+}
+
+#[derive(Default)]
+struct Copy {
+    bytes: Vec<u8>,
+    limit: usize,
+    overflowed: bool,
+}
+
+impl Copy {
+    fn add(&mut self, data: &[u8]) {
+        if self.overflowed || self.bytes.len().saturating_add(data.len()) > self.limit {
+            self.overflowed = true;
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+async fn pump(dialer: &Dialer, mut body: Incoming, sender: Sender<Bytes, CallError>, copy: &mut Copy) -> Journey {
+    let mut sender = Some(sender);
+    loop {
+        match dialer.next_frame(&mut body).await {
+            Ok(None) => return Journey { arrived: true, taken: sender.is_some() },
+            Ok(Some(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                copy.add(&data);
+                if let Some(open) = &mut sender
+                    && open.send_data(data).await.is_err()
+                {
+                    sender = None;
+                }
+                if sender.is_none() && copy.overflowed {
+                    // Nobody listens and it is too large to keep.
+                    return Journey { arrived: false, taken: false };
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the seller's answer broke off");
+                if let Some(open) = sender {
+                    open.abort(error);
+                }
+                return Journey { arrived: false, taken: false };
+            }
+        }
+    }
+}

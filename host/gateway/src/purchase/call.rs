@@ -1,0 +1,282 @@
+//! What an agent asked for, checked once, and the digests that name it.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use countersign_core::id::PurchaseId;
+use countersign_core::ledger::Fingerprint;
+use countersign_core::money::Micros;
+use countersign_core::spend::Attribute;
+use countersign_core::web::{self, Target, forbidden_request_header, is_payment_authorization};
+use countersign_core::x402::Offer;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderName, HeaderValue, Method};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::problem::{Code, Problem};
+
+/// Largest body an agent may send to a seller.
+pub const MAX_BODY: usize = 1 << 20;
+/// Most claims an agent may make, `purpose` and `task` among them.
+const MAX_CLAIMS: usize = 32;
+/// Longest name or value of a claim, in bytes.
+const MAX_CLAIM: usize = 1_024;
+/// Longest an agent may ask to wait for an approval.
+const MAX_WAIT_SECONDS: u32 = 600;
+
+/// The JSON body of `POST /v1/fetch`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    url: String,
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    body: Option<Value>,
+    #[serde(default)]
+    body_base64: Option<String>,
+    #[serde(default)]
+    purpose: Option<String>,
+    #[serde(default)]
+    max_price: Option<String>,
+    #[serde(default)]
+    purchase_id: Option<String>,
+    #[serde(default)]
+    task: Option<String>,
+    #[serde(default)]
+    wait_seconds: Option<u32>,
+    #[serde(default)]
+    claims: Option<BTreeMap<String, Value>>,
+}
+
+/// One call, from whichever door, ready to be made.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The URL, parsed once.
+    pub target: Target,
+    /// Headers for the seller, as the agent gave them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body for the seller.
+    pub body: Bytes,
+    /// The agent's own ceiling.
+    pub max_price: Option<Micros>,
+    /// The agent's own id for the purchase.
+    pub purchase: Option<PurchaseId>,
+    /// What the agent says: its purpose, task and other claims.
+    pub claims: Vec<Attribute>,
+    /// How long to hold the call open for an approval.
+    pub wait_seconds: u32,
+}
+
+impl Call {
+    /// Parses the fetch API's body. `header_purchase` is the `Countersign-Purchase` header.
+    ///
+    /// # Errors
+    /// `bad-request` naming the member, or `body-too-large`.
+    pub fn parse(json: &[u8], header_purchase: Option<&str>) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+        let wire: Wire = serde_json::from_slice(json).map_err(|e| bad(format!("the call is not as documented: {e}")))?;
+        let target = Target::parse(&wire.url).map_err(|e| bad(format!("url: {e}")))?;
+        let method = web::Method::parse(wire.method.as_deref().unwrap_or("GET")).map_err(|e| bad(format!("method: {e}")))?;
+        let method: Method = method.as_str().parse().map_err(|_| bad("method: not a method".to_owned()))?;
+        let mut headers = parse_headers(wire.headers.unwrap_or_default())?;
+        let body = parse_body(wire.body, wire.body_base64, &mut headers)?;
+        let purchase = match (wire.purchase_id.as_deref(), header_purchase) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(bad("purchase_id and the Countersign-Purchase header differ".to_owned()));
+            }
+            (a, b) => a.or(b).map(PurchaseId::parse).transpose().map_err(|e| bad(format!("purchase_id: {e}")))?,
+        };
+        let max_price = wire.max_price.as_deref().map(Micros::parse).transpose();
+        let max_price = max_price.map_err(|e| bad(format!("max_price: {e}")))?;
+        let wait_seconds = wire.wait_seconds.unwrap_or(0);
+        if wait_seconds > MAX_WAIT_SECONDS {
+            return Err(bad(format!("wait_seconds: at most {MAX_WAIT_SECONDS}")));
+        }
+        let claims = parse_claims(wire.purpose, wire.task, wire.claims.unwrap_or_default())?;
+        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds })
+    }
+
+    /// Which request this is: method, URL and body. Headers and everything else are not compared.
+    #[must_use]
+    pub fn fingerprint(&self, key: &[u8; 32]) -> Fingerprint {
+        let url = format!("{}{}", self.target.origin(), self.target.path_and_query());
+        Fingerprint(keyed(key, b"request", &[self.method.as_str().as_bytes(), url.as_bytes(), &self.body]))
+    }
+
+    /// Exactly what an approver approves: request, forwarded headers, wallet and the offer's bytes.
+    #[must_use]
+    pub fn frozen(&self, key: &[u8; 32], wallet: &str, offer: &Offer) -> String {
+        let fingerprint = self.fingerprint(key).0;
+        let digest = offer.digest();
+        let mut parts: Vec<&[u8]> = vec![&fingerprint, wallet.as_bytes(), &digest];
+        for (name, value) in &self.headers {
+            parts.push(name.as_str().as_bytes());
+            parts.push(value.as_bytes());
+        }
+        hex::encode(keyed(key, b"frozen", &parts))
+    }
+
+    /// Digest of the query under the ledger's key, for policies and records.
+    #[must_use]
+    pub fn query_digest(&self, key: &[u8; 32]) -> Option<String> {
+        self.target.query().map(|q| hex::encode(keyed(key, b"query", &[q.as_bytes()])))
+    }
+
+    /// Digest of the body under the ledger's key, for policies and records.
+    #[must_use]
+    pub fn body_digest(&self, key: &[u8; 32]) -> Option<String> {
+        (!self.body.is_empty()).then(|| hex::encode(keyed(key, b"body", &[&self.body])))
+    }
+}
+
+/// An HMAC key padded to SHA-256's block, as HMAC itself pads it.
+fn block(key: &[u8; 32]) -> hmac::digest::Key<Hmac<Sha256>> {
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    block
+}
+
+/// HMAC-SHA-256 over length-prefixed parts.
+fn keyed(key: &[u8; 32], domain: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block(key));
+    for part in std::iter::once(&domain).chain(parts) {
+        mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn parse_headers(wire: BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+    let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+    if wire.len() > 64 {
+        return Err(bad("headers: at most 64".to_owned()));
+    }
+    let mut headers = Vec::with_capacity(wire.len());
+    for (name, value) in wire {
+        let parsed: HeaderName = name.parse().map_err(|_| bad("headers: a name is not a header name".to_owned()))?;
+        let payment = parsed == http::header::AUTHORIZATION && is_payment_authorization(value.as_bytes());
+        if forbidden_request_header(parsed.as_str()) || payment {
+            return Err(bad(format!("headers: `{parsed}` is the gateway's to set")));
+        }
+        let value = HeaderValue::from_str(&value).map_err(|_| bad(format!("headers: the value of `{parsed}` is not a header value")))?;
+        // What the gateway must be able to read has to arrive uncompressed.
+        if parsed != http::header::ACCEPT_ENCODING {
+            headers.push((parsed, value));
+        }
+    }
+    Ok(headers)
+}
+
+fn parse_body(
+    body: Option<Value>,
+    base64: Option<String>,
+    headers: &mut Vec<(HeaderName, HeaderValue)>,
+) -> Result<Bytes, Problem> {
+    let bytes = match (body, base64) {
+        (None | Some(Value::Null), None) => Bytes::new(),
+        (Some(Value::String(text)), None) => text.into(),
+        (Some(json), None) => {
+            if !headers.iter().any(|(n, _)| *n == http::header::CONTENT_TYPE) {
+                headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+            }
+            json.to_string().into()
+        }
+        (None | Some(Value::Null), Some(text)) => {
+            let bytes = BASE64.decode(text).map_err(|e| Problem::new(Code::BadRequest, format!("body_base64: {e}")))?;
+            bytes.into()
+        }
+        (Some(_), Some(_)) => return Err(Problem::new(Code::BadRequest, "body and body_base64 exclude each other")),
+    };
+    if bytes.len() > MAX_BODY {
+        return Err(Problem::new(Code::BodyTooLarge, format!("the body has {} bytes; at most {MAX_BODY}", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+fn parse_claims(
+    purpose: Option<String>,
+    task: Option<String>,
+    claims: BTreeMap<String, Value>,
+) -> Result<Vec<Attribute>, Problem> {
+    let said = [("purpose", purpose), ("task", task)];
+    let mut all: Vec<Attribute> =
+        said.into_iter().filter_map(|(n, v)| Some(Attribute { name: n.to_owned(), value: v? })).collect();
+    for (name, value) in claims {
+        let value = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        all.push(Attribute { name, value });
+    }
+    if all.len() > MAX_CLAIMS || all.iter().any(|a| a.name.len() > MAX_CLAIM || a.value.len() > MAX_CLAIM) {
+        return Err(Problem::new(Code::BadRequest, format!("claims: at most {MAX_CLAIMS}, each at most {MAX_CLAIM} bytes")));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: Value) -> Result<Call, Problem> {
+        Call::parse(json.to_string().as_bytes(), None)
+    }
+
+    #[test]
+    fn only_the_url_is_required() {
+        let call = parse(serde_json::json!({"url": "https://api.example.com/quote?q=1"})).unwrap();
+        assert_eq!(call.method, Method::GET);
+        assert_eq!(call.target.host(), "api.example.com");
+        assert!(call.body.is_empty() && call.claims.is_empty());
+    }
+
+    #[test]
+    fn malformed_calls_are_refused_by_name() {
+        let check = |json: Value, code: Code, names: &str| {
+            let problem = parse(json).unwrap_err();
+            assert_eq!(problem.code, code);
+            assert!(problem.detail.contains(names), "{}", problem.detail);
+        };
+        let url = "https://a.example/";
+        check(serde_json::json!({}), Code::BadRequest, "url");
+        check(serde_json::json!({"url": "ftp://a.example/"}), Code::BadRequest, "url");
+        check(serde_json::json!({"url": url, "prise": "1"}), Code::BadRequest, "prise");
+        check(serde_json::json!({"url": url, "max_price": "1e3"}), Code::BadRequest, "max_price");
+        check(serde_json::json!({"url": url, "purchase_id": "a b"}), Code::BadRequest, "purchase_id");
+        check(serde_json::json!({"url": url, "method": "CONNECT"}), Code::BadRequest, "method");
+        check(serde_json::json!({"url": url, "body": "a", "body_base64": "YQ=="}), Code::BadRequest, "body_base64");
+        check(serde_json::json!({"url": url, "wait_seconds": 601}), Code::BadRequest, "wait_seconds");
+        check(serde_json::json!({"url": url, "body": "x".repeat(MAX_BODY + 1)}), Code::BodyTooLarge, "body");
+        for header in ["Host", "X-PAYMENT", "payment-signature", "X-Forwarded-For", "Connection", "X-HTTP-Method-Override"] {
+            check(serde_json::json!({"url": url, "headers": {header: "x"}}), Code::BadRequest, &header.to_lowercase());
+        }
+        check(serde_json::json!({"url": url, "headers": {"Authorization": "Payment abc"}}), Code::BadRequest, "authorization");
+    }
+
+    #[test]
+    fn the_same_request_is_method_url_and_body() {
+        let key = [7; 32];
+        let of = |json: Value| parse(json).unwrap().fingerprint(&key);
+        let base = of(serde_json::json!({"url": "https://a.example/x?q=1", "method": "POST", "body": "b"}));
+        let same = of(serde_json::json!({"url": "https://A.example:443/x?q=1", "method": "POST", "body": "b",
+            "purpose": "p", "max_price": "1", "headers": {"accept": "a"}}));
+        assert_eq!(base, same);
+        for other in [
+            serde_json::json!({"url": "https://a.example/x?q=2", "method": "POST", "body": "b"}),
+            serde_json::json!({"url": "https://a.example/x?q=1", "method": "PUT", "body": "b"}),
+            serde_json::json!({"url": "https://a.example/x?q=1", "method": "POST", "body": "c"}),
+            serde_json::json!({"url": "http://a.example/x?q=1", "method": "POST", "body": "b"}),
+        ] {
+            assert_ne!(base, of(other));
+        }
+    }
+}

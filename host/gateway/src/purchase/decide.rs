@@ -1,0 +1,544 @@
+//! Offers to a decision, and the decision to a durable hold.
+
+
+use countersign_core::budget::{self, HOST, PlacedHold};
+use countersign_core::evm::Address;
+use countersign_core::id::{ApprovalId, DecisionId, PaymentId};
+use countersign_core::ledger::{
+    Approval, BudgetRefusal, Commit, DecisionRecord, Denial, Facts, FactsQuery, Grant, NewApproval, PaymentFacts,
+    Refusal, Resume,
+};
+use countersign_core::permit::{self, Granted, Permit};
+use countersign_core::seams::Judge;
+use countersign_core::spend::{Attribute, Payment, SpendRequest};
+use countersign_core::time::Timestamp;
+use countersign_core::verdict::{
+    Attributed, Combined, Hold, Judgement, NO_POLICY_ALLOWED, Reason, ReviewTerms, Unit, Verdict, Window, combine,
+    combine_approved,
+};
+use countersign_core::x402::{Authorization, Priced, candidates};
+use tracing::{Instrument, info_span};
+
+use super::Purchase;
+use super::fetch::Visit;
+use crate::clock::random;
+use crate::config::MandateConfig;
+use crate::problem::{Code, Problem};
+
+/// Most offers of one 402 that are judged.
+const MAX_CANDIDATES: usize = 4;
+
+/// An approved purchase to carry on with.
+pub(super) struct Resumption {
+    /// The approval, in state approved.
+    pub(super) approval: Approval,
+}
+
+/// What deciding came to.
+pub(super) enum Decided {
+    /// The holds and the payload are durable.
+    Pay(Permit, Box<PaymentFacts>),
+    /// People are asked.
+    Wait(Approval),
+}
+
+/// One candidate, priced and described.
+struct Candidate {
+    priced: Priced,
+    facts: PaymentFacts,
+    request: SpendRequest,
+}
+
+/// Why one candidate was not granted.
+struct Refused {
+    problem: Problem,
+    record: DecisionRecord,
+    facts: PaymentFacts,
+}
+
+impl Purchase {
+    /// Judges the offers, cheapest first, and commits the first that is not refused.
+    pub(super) async fn decide(
+        &mut self,
+        mandate: &MandateConfig,
+        visit: &Visit,
+        payer: Address,
+        resumption: Option<Resumption>,
+    ) -> Result<Decided, Problem> {
+        if !visit.route.listed && visit.route.target.scheme() == countersign_core::web::Scheme::Http {
+            let detail = "payments go over https, except to addresses listed in egress.allow-private";
+            return Err(Problem::new(Code::EgressForbidden, detail));
+        }
+        let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit))?;
+        let resumption = self.still_approved(mandate, &offers, resumption).await?;
+        let now = self.gateway.clock.now()?;
+        if !self.gateway.rate.admit(&self.principal().agent, self.snapshot.config.limits.purchases_per_agent_per_minute, now) {
+            return Err(Problem::new(Code::RateLimited, "this agent caused too many decisions in the last minute"));
+        }
+        let mut refused: Vec<Refused> = Vec::new();
+        for priced in offers.into_iter().take(MAX_CANDIDATES) {
+            if let Some(r) = &resumption
+                && self.call.frozen(&self.gateway.key, &mandate.wallet, &priced.offer) != r.approval.frozen
+            {
+                continue;
+            }
+            let earlier: Vec<DecisionRecord> = refused.iter().map(|r| r.record.clone()).collect();
+            match self.candidate(mandate, payer, priced, resumption.as_ref(), earlier).await? {
+                Ok(decided) => return Ok(decided),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        Err(self.refuse(refused, resumption).await?)
+    }
+
+    /// The offers this mandate's wallet could pay, cheapest first.
+    fn payable(&self, mandate: &MandateConfig, visit: &Visit) -> Result<Vec<Priced>, Problem> {
+        let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
+        let networks = wallet.map(|w| &w.networks);
+        let mut skipped: Vec<String> = visit.offers.skipped.iter().map(|s| format!("offer {}: {}", s.index, s.message)).collect();
+        let mut payable = Vec::new();
+        for priced in candidates(visit.offers.offers.clone()) {
+            let offer = &priced.offer;
+            if !networks.is_some_and(|n| n.contains(&offer.network)) {
+                skipped.push(format!("offer {}: wallet `{}` does not sign for {}", offer.index, mandate.wallet, offer.network));
+            } else if !mandate.commitments.contains(&offer.commitment()) {
+                skipped.push(format!("offer {}: mandate `{}` does not allow this kind of commitment", offer.index, mandate.name));
+            } else {
+                payable.push(priced);
+            }
+        }
+        if payable.is_empty() {
+            let detail = format!("none of the seller's offers can be paid: {}", skipped.join("; "));
+            return Err(Problem::new(Code::UnpayableOffer, detail));
+        }
+        Ok(payable)
+    }
+
+    /// An approval covers exactly what was frozen; anything else is let go and asked again.
+    async fn still_approved(
+        &self,
+        mandate: &MandateConfig,
+        offers: &[Priced],
+        resumption: Option<Resumption>,
+    ) -> Result<Option<Resumption>, Problem> {
+        let Some(resumption) = resumption else { return Ok(None) };
+        let frozen = &resumption.approval.frozen;
+        let same = |p: &Priced| self.call.frozen(&self.gateway.key, &mandate.wallet, &p.offer) == *frozen;
+        if offers.iter().take(MAX_CANDIDATES).any(same) {
+            return Ok(Some(resumption));
+        }
+        self.withdraw(&resumption.approval, "what the seller offers, or what is sent, is no longer what was approved").await?;
+        Ok(None)
+    }
+
+    async fn candidate(
+        &self,
+        mandate: &MandateConfig,
+        payer: Address,
+        priced: Priced,
+        resumption: Option<&Resumption>,
+        earlier: Vec<DecisionRecord>,
+    ) -> Result<Result<Decided, Refused>, Problem> {
+        let payment = resumption.map_or_else(|| self.fresh_payment(), |r| Ok(r.approval.payment))?;
+        tracing::Span::current().record("payment", payment.to_string());
+        let candidate = self.describe(mandate, priced).await?;
+        if let Some(refused) = self.host_objects(mandate, payer, &candidate).await {
+            return Ok(Err(refused));
+        }
+        let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
+            let (judge, policies, request): (&dyn Judge, _, _) = (&*self.snapshot.policies, &mandate.policies, &candidate.request);
+            tokio::task::block_in_place(|| judge.judge(policies, request))
+        });
+        let combined = match resumption {
+            Some(r) => combine_approved(&judgement, &r.approval.shown),
+            None => combine(&judgement),
+        };
+        if combined.verdict == Verdict::Deny {
+            return Ok(Err(self.policy_refused(candidate, judgement, combined)));
+        }
+        let span = info_span!("hold", payment = %payment);
+        self.hold(mandate, payer, payment, candidate, judgement, combined, resumption, earlier).instrument(span).await
+    }
+
+    /// Freezes one offer into the question that policies are asked.
+    async fn describe(&self, mandate: &MandateConfig, priced: Priced) -> Result<Candidate, Problem> {
+        let (gateway, call, key) = (&self.gateway, &self.call, &self.gateway.key);
+        let at = gateway.clock.now()?;
+        let offer = &priced.offer;
+        let valid_for = offer.valid_for_seconds(mandate.max_validity_seconds);
+        let valid_for_seconds = valid_for.map_err(|e| Problem::new(Code::UnpayableOffer, e.to_string()))?;
+        let query = FactsQuery {
+            key: self.key.clone(),
+            session: self.caller.session,
+            host: call.target.host(),
+            pay_to: offer.pay_to.to_string(),
+            method: call.method.to_string(),
+            path: call.target.path().to_owned(),
+            fingerprint: self.fingerprint,
+            amount: offer.amount,
+            at,
+        };
+        let Facts { mut seller, history } = gateway.ledger.facts(query).await?;
+        seller.host = call.target.host();
+        seller.pay_to = offer.pay_to.to_string();
+        let facts = PaymentFacts {
+            principal: self.principal().clone(),
+            method: call.method.to_string(),
+            url: call.target.url_without_query(),
+            host: call.target.host(),
+            path: call.target.path().to_owned(),
+            pay_to: offer.pay_to.to_string(),
+            rail: self.snapshot.rail.name().to_owned(),
+            scheme: offer.scheme.clone(),
+            network: offer.network.to_string(),
+            asset: offer.asset.address.to_string(),
+            asset_symbol: offer.asset.symbol.clone(),
+            asset_decimals: offer.asset.decimals,
+            amount: offer.amount,
+            value: priced.value,
+            wallet: mandate.wallet.clone(),
+            mandate: mandate.name.clone(),
+            offer_sha256: hex::encode(offer.digest()),
+            claims: call.claims.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
+        };
+        let purchase = countersign_core::spend::Purchase {
+            method: facts.method.clone(),
+            url: facts.url.clone(),
+            host: facts.host.clone(),
+            path: facts.path.clone(),
+            query_digest: call.query_digest(key),
+            body_digest: call.body_digest(key),
+            observed: true,
+            description: offer.description.clone(),
+            media_type: offer.mime_type.clone(),
+            category: offer.category.clone(),
+        };
+        let payment = Payment {
+            rail: facts.rail.clone(),
+            scheme: facts.scheme.clone(),
+            commitment: offer.commitment(),
+            network: facts.network.clone(),
+            asset: facts.asset.clone(),
+            asset_symbol: facts.asset_symbol.clone(),
+            asset_decimals: facts.asset_decimals,
+            amount: facts.amount,
+            value: facts.value,
+            valid_for_seconds,
+            wallet: facts.wallet.clone(),
+        };
+        let said = |name: &str, value: &str| Attribute { name: name.to_owned(), value: value.to_owned() };
+        let request = SpendRequest {
+            id: DecisionId::new(at, random(&*gateway.clock)?),
+            purchase_id: self.key.purchase.clone(),
+            at,
+            principal: self.principal().clone(),
+            purchase,
+            seller,
+            payment,
+            history,
+            claims: call.claims.clone(),
+            facts: vec![said("door", self.door.as_str()), said("mandate", &mandate.name)],
+        };
+        Ok(Candidate { priced, facts, request })
+    }
+
+    /// What the host refuses before it asks anybody.
+    async fn host_objects(&self, mandate: &MandateConfig, payer: Address, candidate: &Candidate) -> Option<Refused> {
+        let value = candidate.priced.value;
+        let refuse = |problem: Problem| {
+            let code = problem.code.code();
+            let reason = Attributed { policy: HOST.to_owned(), reason: Reason::new(code, problem.detail.clone()) };
+            let judgement = Judgement { generation: self.snapshot.generation, opinions: Vec::new() };
+            Some(Refused {
+                record: record(candidate, judgement, Verdict::Deny, vec![reason], Some(code)),
+                facts: candidate.facts.clone(),
+                problem,
+            })
+        };
+        if let Some(max) = self.call.max_price
+            && value > max
+        {
+            let currency = &self.snapshot.config.gateway.currency;
+            let detail = format!("the price is {value} {currency}, the call's max_price {max} {currency}");
+            return refuse(Problem::new(Code::PriceAboveMax, detail));
+        }
+        let offer = &candidate.priced.offer;
+        if !self.gateway.chains.can_cover(offer.network, offer.asset.address, payer, offer.amount).await {
+            let detail = format!(
+                "wallet `{}` ({payer}) holds less than {} {} on {}; fund it",
+                mandate.wallet,
+                offer.amount.display(offer.asset.decimals),
+                offer.asset.symbol,
+                offer.network
+            );
+            return refuse(Problem::new(Code::InsufficientFunds, detail));
+        }
+        None
+    }
+
+    fn policy_refused(&self, candidate: Candidate, judgement: Judgement, combined: Combined) -> Refused {
+        let nobody = combined.reasons.first().is_some_and(|r| r.reason.code == NO_POLICY_ALLOWED);
+        let code = if nobody { Code::NoPolicyAllowed } else { Code::PolicyDenied };
+        let told = self.tell(&combined.reasons);
+        let first = combined.reasons.first();
+        let detail = first.map_or_else(String::new, |r| format!("`{}` refused: {}", r.policy, r.reason.code));
+        let problem = Problem::new(code, detail)
+            .with("policy", first.map_or("", |r| r.policy.as_str()))
+            .with("reasons", told)
+            .with("decision", candidate.request.id.to_string())
+            .with("retry", false);
+        let facts = candidate.facts.clone();
+        Refused { record: record(&candidate, judgement, Verdict::Deny, combined.reasons, Some(code.code())), facts, problem }
+    }
+
+    /// Reasons as an agent may read them: codes always, a policy's own words only if configured.
+    fn tell(&self, reasons: &[Attributed]) -> Vec<serde_json::Value> {
+        let policies = &self.snapshot.config.policies;
+        let told = reasons.iter().map(|r| {
+            let own = policies.get(&r.policy).is_some_and(|p| p.tell_agent) || r.policy == HOST;
+            let message =
+                if own { r.reason.message.clone() } else { format!("policy `{}` answered `{}`", r.policy, r.reason.code) };
+            serde_json::json!({"code": r.reason.code, "message": message, "policy": r.policy})
+        });
+        told.collect()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the step where everything decided so far meets the ledger")]
+    async fn hold(
+        &self,
+        mandate: &MandateConfig,
+        payer: Address,
+        payment: PaymentId,
+        candidate: Candidate,
+        judgement: Judgement,
+        combined: Combined,
+        resumption: Option<&Resumption>,
+        earlier: Vec<DecisionRecord>,
+    ) -> Result<Result<Decided, Refused>, Problem> {
+        let at = candidate.request.at;
+        let holds = match self.place(&candidate, &combined, at) {
+            Ok(holds) => holds,
+            Err((policy, why)) => {
+                let reason = Attributed { policy, reason: Reason::new("policy-error", why) };
+                let combined = Combined { verdict: Verdict::Deny, reasons: vec![reason], holds: vec![], review: None };
+                return Ok(Err(self.policy_refused(candidate, judgement, combined)));
+            }
+        };
+        let authorization = self.authorize(mandate, payer, payment, &candidate)?;
+        let review = self.review(mandate, &candidate, combined.review.clone(), at)?;
+        let grant = if combined.verdict == Verdict::Review { Grant::Review(review.clone()) } else { Grant::Sign(authorization) };
+        let decided = record(&candidate, judgement.clone(), combined.verdict, combined.reasons.clone(), None);
+        let commit = Commit {
+            payment,
+            key: self.key.clone(),
+            fingerprint: self.fingerprint,
+            facts: candidate.facts.clone(),
+            session: self.caller.session,
+            decisions: earlier.into_iter().chain([decided]).collect(),
+            holds,
+            grant,
+            review_if_reached: review,
+            resume: resumption.map(|r| Resume { payment, approval: r.approval.id }),
+            caps: self.snapshot.config.limits.caps(),
+            generation: self.snapshot.generation,
+            at,
+        };
+        match permit::commit(&*self.gateway.ledger, commit).await? {
+            Granted::Permit { permit, alerts } => {
+                for alert in alerts {
+                    tracing::warn!(budget = alert.budget, at = alert.at, used = alert.used, "a budget reached its alert threshold");
+                }
+                Ok(Ok(Decided::Pay(permit, Box::new(candidate.facts))))
+            }
+            Granted::Review(approval) => Ok(Ok(Decided::Wait(approval))),
+            Granted::Refused(refusal) => Ok(Err(self.ledger_refused(candidate, judgement, &combined, refusal)?)),
+        }
+    }
+
+    /// The host's own holds first, then what policies ask for.
+    fn place(&self, candidate: &Candidate, combined: &Combined, at: Timestamp) -> Result<Vec<PlacedHold>, (String, String)> {
+        let mut holds = Vec::new();
+        for hold in self.host_holds(candidate) {
+            let placed = PlacedHold::place(HOST, &hold, at);
+            holds.push(placed.map_err(|e| (HOST.to_owned(), format!("budget `{}`: {e}", hold.budget)))?);
+        }
+        for wanted in &combined.holds {
+            let placed = PlacedHold::place(&wanted.policy, &wanted.hold, at);
+            holds.push(placed.map_err(|e| (wanted.policy.clone(), e.to_string()))?);
+        }
+        budget::check_set(&holds).map_err(|e| (HOST.to_owned(), e.to_string()))?;
+        Ok(holds)
+    }
+
+    /// The full value against the wallet's daily limit, the session's limit and count, and the
+    /// declared budgets: whatever policies hold or forget to hold changes nothing here.
+    fn host_holds(&self, candidate: &Candidate) -> Vec<Hold> {
+        let config = &self.snapshot.config;
+        let amount = candidate.priced.value.get();
+        let plain = |budget: String, unit, window, limit, amount| Hold {
+            budget,
+            unit,
+            window,
+            limit,
+            amount,
+            alert_at: None,
+            review_at: None,
+        };
+        let wallet = &candidate.facts.wallet;
+        let daily = config.wallets.get(wallet).map_or(0, |w| w.daily_limit.get());
+        let mut holds = vec![plain(format!("wallet/{wallet}"), Unit::Micros, Window::Day(String::new()), daily, amount)];
+        if let Some(bounds) = &self.caller.bounds {
+            let name = format!("session/{}", bounds.session);
+            holds.push(plain(name.clone(), Unit::Micros, Window::Lifetime, bounds.limit.get(), amount));
+            holds.push(plain(name, Unit::Count, Window::Lifetime, u64::from(bounds.max_payments), 1));
+        }
+        let declared = config.budgets.iter().filter(|b| b.when.matches(self.principal()));
+        holds.extend(declared.map(|b| Hold {
+            alert_at: b.alert.map(|m| m.get()),
+            review_at: b.review.map(|m| m.get()),
+            ..plain(b.name.clone(), Unit::Micros, b.window.clone(), b.limit.get(), amount)
+        }));
+        holds
+    }
+
+    fn authorize(
+        &self,
+        mandate: &MandateConfig,
+        payer: Address,
+        payment: PaymentId,
+        candidate: &Candidate,
+    ) -> Result<Box<Authorization>, Problem> {
+        let nonce = random(&*self.gateway.clock)?;
+        let (offer, at) = (&candidate.priced.offer, candidate.request.at);
+        let built = self.snapshot.rail.authorize(offer, payer, payment, nonce, at, mandate.max_validity_seconds);
+        built.map(Box::new).map_err(|e| Problem::new(Code::UnpayableOffer, e.to_string()))
+    }
+
+    fn review(&self, mandate: &MandateConfig, candidate: &Candidate, terms: Option<ReviewTerms>, at: Timestamp) -> Result<NewApproval, Problem> {
+        let defaults = &self.snapshot.config.approvals;
+        let mut terms = terms.unwrap_or_default();
+        terms.quorum = terms.quorum.max(defaults.quorum).max(1);
+        if terms.expires_in_seconds == 0 {
+            terms.expires_in_seconds = defaults.expires_in_seconds;
+        }
+        // The host's maximum: a reservation is not a way to keep a budget from others.
+        terms.expires_in_seconds = terms.expires_in_seconds.min(86_400);
+        let expires_at = at.plus_millis(u64::from(terms.expires_in_seconds).saturating_mul(1_000));
+        let frozen = self.call.frozen(&self.gateway.key, &mandate.wallet, &candidate.priced.offer);
+        Ok(NewApproval { id: ApprovalId::new(at, random(&*self.gateway.clock)?), frozen, terms, expires_at })
+    }
+
+    fn ledger_refused(
+        &self,
+        candidate: Candidate,
+        judgement: Judgement,
+        combined: &Combined,
+        refusal: Refusal,
+    ) -> Result<Refused, Problem> {
+        let problem = match refusal {
+            Refusal::Budget(budget) => self.budget_exceeded(&budget),
+            Refusal::Unresolved { scope, count } => {
+                let detail = format!("{count} earlier payments of this {scope} are unresolved; they must be resolved first");
+                Problem::new(Code::TooManyUnresolved, detail)
+            }
+            Refusal::Reviews(count) => {
+                Problem::new(Code::TooManyUnresolved, format!("{count} purchases of this agent already wait for approval"))
+            }
+            Refusal::Suspended(what) => Problem::new(Code::Suspended, format!("an operator suspended {what}")),
+            Refusal::Session => Problem::new(Code::SessionExpired, "the session is closed or over"),
+            Refusal::Stale => {
+                let detail = "the policies changed while this was judged; repeat the call";
+                return Err(Problem::new(Code::Overloaded, detail));
+            }
+            Refusal::Live(payment) => {
+                let detail = "another attempt of this purchase is open";
+                return Err(Problem::new(Code::PaymentUnknown, detail).with("payment", payment.to_string()));
+            }
+            Refusal::Approval => {
+                let detail = "the approval was used, withdrawn or lapsed meanwhile; repeat the call";
+                return Err(Problem::new(Code::ApprovalExpired, detail).with("retry", true));
+            }
+        };
+        let problem = problem.with("decision", candidate.request.id.to_string());
+        let code = problem.code.code();
+        let mut reasons = combined.reasons.clone();
+        reasons.push(Attributed { policy: HOST.to_owned(), reason: Reason::new(code, problem.detail.clone()) });
+        let facts = candidate.facts.clone();
+        Ok(Refused { record: record(&candidate, judgement, combined.verdict, reasons, Some(code)), facts, problem })
+    }
+
+    /// Figures only for budgets of the caller's own session and agent.
+    fn budget_exceeded(&self, refused: &BudgetRefusal) -> Problem {
+        let label = budget::label(&refused.owner, &refused.name);
+        let own_agent = format!("agent/{}", self.principal().agent);
+        let own_session = self.caller.session.map(|s| format!("session/{s}"));
+        let own = refused.name == own_agent || Some(&refused.name) == own_session.as_ref();
+        let detail = if own {
+            format!("`{label}` has {} of {} left and this needs {}", refused.limit.saturating_sub(refused.used), refused.limit, refused.wanted)
+        } else {
+            format!("`{label}` has no room for this purchase")
+        };
+        let policy = if refused.owner == HOST { HOST } else { &refused.owner };
+        Problem::new(Code::BudgetExceeded, detail).with("budget", label).with("policy", policy)
+    }
+
+    /// Nobody granted: recorded with every candidate, reported as the first.
+    async fn refuse(&self, refused: Vec<Refused>, resumption: Option<Resumption>) -> Result<Problem, Problem> {
+        let candidates: Vec<_> = refused.iter().map(summary).collect();
+        let mut refused = refused.into_iter();
+        let Some(first) = refused.next() else {
+            return Ok(Problem::new(Code::UnpayableOffer, "none of the seller's offers can be paid"));
+        };
+        if let Some(r) = resumption {
+            // What people approved stays approved while the wallet is empty or a cap is full; only a
+            // policy's no ends it.
+            if !matches!(first.problem.code, Code::PolicyDenied | Code::NoPolicyAllowed) {
+                return Ok(first.problem.with("payment", r.approval.payment.to_string()));
+            }
+            self.withdraw(&r.approval, "a policy refused it when it was resumed").await?;
+        }
+        let code = first.problem.code.code().to_owned();
+        let denial = Denial {
+            payment: self.fresh_payment()?,
+            key: self.key.clone(),
+            fingerprint: self.fingerprint,
+            facts: first.facts,
+            decisions: std::iter::once(first.record).chain(refused.map(|r| r.record)).collect(),
+            code,
+            at: self.gateway.clock.now()?,
+        };
+        let payment = self.gateway.ledger.deny(denial).await?;
+        let mut problem = first.problem.with("payment", payment.to_string());
+        if candidates.len() > 1 {
+            problem = problem.with("candidates", candidates);
+        }
+        Ok(problem)
+    }
+}
+
+fn summary(refused: &Refused) -> serde_json::Value {
+    let facts = &refused.facts;
+    serde_json::json!({
+        "network": facts.network,
+        "asset": facts.asset_symbol,
+        "amount": facts.value.to_string(),
+        "code": refused.problem.code.code(),
+    })
+}
+
+fn record(
+    candidate: &Candidate,
+    judgement: Judgement,
+    verdict: Verdict,
+    reasons: Vec<Attributed>,
+    refusal: Option<&str>,
+) -> DecisionRecord {
+    DecisionRecord {
+        id: candidate.request.id,
+        request: candidate.request.clone(),
+        judgement,
+        verdict,
+        reasons,
+        refusal: refusal.map(str::to_owned),
+    }
+}

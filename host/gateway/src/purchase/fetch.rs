@@ -1,0 +1,120 @@
+//! The call without payment, and the strict reading of a 402.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_core::evm::Address;
+use countersign_core::web::Target;
+use countersign_core::x402::{Challenge, Offers, PaymentHeader};
+use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::answer::{Reply, filter_headers, stream};
+use super::{Call, Purchase};
+use crate::egress::{CallError, Connection, Route};
+use crate::problem::{Code, Problem};
+
+/// Largest 402 body read, in bytes.
+const MAX_CHALLENGE: usize = 256 * 1024;
+
+/// What came of the first call.
+pub(super) enum Fetched {
+    /// Not a 402: nothing to pay, nothing recorded.
+    Free(Reply),
+    /// A 402 whose offers can be read.
+    Payable(Visit),
+}
+
+/// A seller who wants to be paid.
+pub(super) struct Visit {
+    /// Where it is.
+    pub(super) route: Route,
+    /// The connection the 402 came over, for the paid request.
+    pub(super) connection: Connection,
+    /// What it offers.
+    pub(super) offers: Offers,
+}
+
+impl Purchase {
+    /// Calls the seller once without payment, through the guard.
+    pub(super) async fn fetch(&self, payer: Address) -> Result<Fetched, Problem> {
+        let route = self.route(self.call.target.clone()).await?;
+        let dialer = &self.gateway.dialer;
+        let mut connection = dialer.connect(&route).await.map_err(before_payment)?;
+        let request = request(&self.call, None).map_err(|e| Problem::new(Code::BadRequest, e))?;
+        let response = dialer.send(&mut connection, request).await.map_err(before_payment)?;
+        if response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Fetched::Free(self.free(response)));
+        }
+        let offers = self.read_offers(response, payer).await?;
+        Ok(Fetched::Payable(Visit { route, connection, offers }))
+    }
+
+    /// Resolves and guards; nothing is sent.
+    pub(super) async fn route(&self, target: Target) -> Result<Route, Problem> {
+        let egress = &self.snapshot.config.egress;
+        self.gateway.dialer.route(target, egress).await.map_err(before_payment)
+    }
+
+    fn free(&self, response: Response<Incoming>) -> Reply {
+        let (head, body) = response.into_parts();
+        let body = stream(Arc::clone(&self.gateway), body);
+        Reply { status: head.status, headers: filter_headers(&head.headers), body }
+    }
+
+    async fn read_offers(&self, response: Response<Incoming>, payer: Address) -> Result<Offers, Problem> {
+        let (head, mut body) = response.into_parts();
+        let rail = &self.snapshot.rail;
+        let headers = header_pairs(&head.headers);
+        let misbehaved = |e: CallError| Problem::new(Code::SellerMisbehaved, format!("the 402 broke off: {e}"));
+        // The body is drained even when it is not needed, so that the connection can be used again.
+        let read = self.gateway.dialer.read(&mut body, MAX_CHALLENGE).await.map_err(misbehaved);
+        let bytes = if rail.needs_body(&headers) {
+            let too_large = || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
+            Some(read?.ok_or_else(too_large)?)
+        } else {
+            None
+        };
+        let challenge = Challenge { headers: &headers, body: bytes.as_deref() };
+        rail.offers(&challenge, payer).map_err(|e| {
+            Problem::new(Code::UnpayableOffer, e.to_string()).with("reasons", serde_json::json!([{"code": e.code(), "message": e.to_string()}]))
+        })
+    }
+}
+
+/// The request as it is sent, with or without a payment.
+pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Request<Full<Bytes>>, String> {
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = call.target.path_and_query().parse().map_err(|_| "url: the path cannot be sent".to_owned())?;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    for (name, value) in &call.headers {
+        headers.insert(name, value.clone());
+    }
+    let host = HeaderValue::from_str(&call.target.host_header()).map_err(|_| "url: the host cannot be sent".to_owned())?;
+    headers.insert(HOST, host);
+    if let Some(payment) = payment {
+        let mut value = HeaderValue::from_str(&payment.value).map_err(|_| "the payment cannot be a header".to_owned())?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(payment.name), value);
+    }
+    Ok(request)
+}
+
+/// Header names and values as the rail reads them.
+pub(super) fn header_pairs(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect()
+}
+
+fn before_payment(error: CallError) -> Problem {
+    let code = match &error {
+        CallError::Forbidden(_) => Code::EgressForbidden,
+        CallError::Unreachable(_) => Code::SellerUnreachable,
+        CallError::Broken(_) => Code::SellerMisbehaved,
+    };
+    Problem::new(code, error.to_string())
+}

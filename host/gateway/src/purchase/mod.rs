@@ -1,0 +1,190 @@
+//! The one purchase flow.
+//!
+//! ```text
+//! request → identify → mandate → fetch → 402 → offers → decide → hold → sign → present → settle → answer
+//! ```
+//!
+//! Every door ends in [`buy`]. There is no other path to a signature. A call runs in a task of its
+//! own: an agent that hangs up changes nothing about what is recorded.
+
+mod answer;
+mod call;
+mod decide;
+mod earlier;
+mod fetch;
+mod present;
+
+use std::sync::Arc;
+
+use countersign_core::id::{PaymentId, PurchaseId};
+use countersign_core::ledger::{Fingerprint, PaymentView, PurchaseKey};
+use countersign_core::seams::Signer;
+use countersign_core::spend::Principal;
+use tokio::sync::OwnedMutexGuard;
+use tracing::{Instrument, info_span};
+
+pub use answer::{Body, Reply, full};
+pub use call::{Call, MAX_BODY};
+
+use crate::config::{Door, MandateConfig};
+use crate::identity::Caller;
+use crate::problem::{Code, Problem};
+use crate::state::{Gateway, Snapshot};
+use decide::Decided;
+use earlier::Earlier;
+use fetch::Fetched;
+
+/// One purchase under way: everything pinned at its start.
+pub(crate) struct Purchase {
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    key: PurchaseKey,
+    fingerprint: Fingerprint,
+    door: Door,
+    /// Held to the end of the call: one call per purchase.
+    lock: Option<OwnedMutexGuard<()>>,
+}
+
+/// Makes one call for an agent and pays for it if it must and may.
+///
+/// # Errors
+/// Everything the gateway itself refuses.
+pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
+    let span = info_span!(
+        "purchase",
+        agent = caller.principal.agent,
+        session = caller.principal.session,
+        purchase = tracing::field::Empty,
+        payment = tracing::field::Empty,
+        host = call.target.host(),
+        door = door.as_str(),
+    );
+    let task = tokio::spawn(run(gateway, caller, call, door).instrument(span));
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a purchase task ended abnormally");
+        Err(Problem::new(Code::Overloaded, "the purchase ended abnormally; repeat it with the same purchase_id"))
+    })
+}
+
+async fn run(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
+    let snapshot = gateway.live.load_full();
+    let purchase = Purchase::open(gateway, snapshot, caller, call, door).await?;
+    let id = purchase.key.purchase.to_string();
+    tracing::Span::current().record("purchase", &id);
+    let outcome = purchase.proceed().await;
+    outcome.map(|reply| reply.with_purchase(&id)).map_err(|problem| problem.with_default("purchase", id))
+}
+
+impl Purchase {
+    /// Names the purchase: the agent's id, or the one it must join, or a new one.
+    async fn open(
+        gateway: Arc<Gateway>,
+        snapshot: Arc<Snapshot>,
+        caller: Caller,
+        call: Call,
+        door: Door,
+    ) -> Result<Self, Problem> {
+        let fingerprint = call.fingerprint(&gateway.key);
+        let workspace = caller.principal.workspace.clone().unwrap_or_default();
+        let agent = caller.principal.agent.clone();
+        let unfinished = gateway.ledger.unfinished(workspace.clone(), agent.clone(), fingerprint).await?;
+        let open = unfinished.into_iter().find(|p| !gateway.flights.is_running(p.id));
+        let purchase = match (&call.purchase, open) {
+            (Some(id), Some(open)) if open.key.purchase != *id => return Err(joins_another(&open)),
+            (Some(id), _) => id.clone(),
+            (None, Some(open)) => open.key.purchase,
+            (None, None) => {
+                let now = gateway.clock.now()?;
+                PurchaseId::mint(now, crate::clock::random(&*gateway.clock)?)
+            }
+        };
+        let key = PurchaseKey { workspace, agent, purchase };
+        let lock = Some(gateway.flights.lock(&key).await);
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock })
+    }
+
+    async fn proceed(mut self) -> Result<Reply, Problem> {
+        let mandate = info_span!("mandate").in_scope(|| self.mandate().cloned())?;
+        let signer = self.signer(&mandate)?;
+        let latest = self.gateway.ledger.latest(self.key.clone()).await?;
+        let resumption = match self.earlier(latest).await? {
+            Earlier::Answer(reply) => return Ok(*reply),
+            Earlier::Represent(payment) => return self.represent(*payment).await,
+            Earlier::Resume(resumption) => Some(resumption),
+            Earlier::Nothing => None,
+        };
+        let payer = signer.address();
+        let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+            Fetched::Free(reply) => return Ok(reply),
+            Fetched::Payable(visit) => visit,
+        };
+        let (decided, visit) = match self.decide(&mandate, &visit, payer, resumption).await? {
+            Decided::Wait(approval) => {
+                let Some(approved) = self.wait_for(&approval).await? else {
+                    return Err(self.approval_required(&approval));
+                };
+                // The approved purchase is made anew, from a fresh 402.
+                let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+                    Fetched::Free(reply) => return Ok(reply),
+                    Fetched::Payable(visit) => visit,
+                };
+                (self.decide(&mandate, &visit, payer, Some(approved)).await?, visit)
+            }
+            decided => (decided, visit),
+        };
+        match decided {
+            Decided::Pay(permit, facts) => self.sign_and_present(permit, *facts, &*signer, visit).await,
+            Decided::Wait(approval) => Err(self.approval_required(&approval)),
+        }
+    }
+
+    fn signer(&self, mandate: &MandateConfig) -> Result<Arc<dyn Signer>, Problem> {
+        let found = self.gateway.signers.get(&mandate.wallet).cloned();
+        found.ok_or_else(|| {
+            let detail = format!("wallet `{}` was not there when the gateway started; restart it", mandate.wallet);
+            Problem::new(Code::WalletUnavailable, detail)
+        })
+    }
+
+    fn mandate(&self) -> Result<&MandateConfig, Problem> {
+        let principal = &self.caller.principal;
+        let door = self.door;
+        let found = self.snapshot.config.mandates.iter().find(|m| m.when.matches(principal));
+        let mandate = found.ok_or_else(|| {
+            Problem::new(Code::NoMandate, format!("no [[mandate]] matches agent `{}`", principal.agent))
+        })?;
+        if mandate.require_session && principal.session.is_none() {
+            let detail = format!("mandate `{}` requires a session token", mandate.name);
+            return Err(Problem::new(Code::NoMandate, detail));
+        }
+        if !mandate.doors.contains(&door) {
+            let detail = format!("mandate `{}` does not list the door `{}`", mandate.name, door.as_str());
+            return Err(Problem::new(Code::NoMandate, detail));
+        }
+        Ok(mandate)
+    }
+
+    fn principal(&self) -> &Principal {
+        &self.caller.principal
+    }
+
+    fn fresh_payment(&self) -> Result<PaymentId, Problem> {
+        let now = self.gateway.clock.now()?;
+        Ok(PaymentId::new(now, crate::clock::random(&*self.gateway.clock)?))
+    }
+}
+
+/// The same request under another id: two live authorizations for one thing.
+fn joins_another(open: &PaymentView) -> Problem {
+    let detail = format!(
+        "this very request is unresolved as purchase `{}`; repeat it with that purchase_id, or with none",
+        open.key.purchase
+    );
+    Problem::new(Code::PaymentUnknown, detail)
+        .with("purchase", open.key.purchase.as_str())
+        .with("payment", open.id.to_string())
+        .with("payment_state", open.state.public())
+        .with("retry", false)
+}

@@ -1,0 +1,279 @@
+//! From a permit to the seller's answer: sign, present, record.
+//!
+//! Nothing here decides. Whatever happens after a signature may exist, the payment stays held until
+//! a receipt or the chain says what became of it.
+
+use std::sync::Arc;
+
+use countersign_core::evm::Signature65;
+use countersign_core::id::PaymentId;
+use countersign_core::ledger::{Answer, Evidence, LedgerError, PaymentFacts, PaymentView, Transition};
+use countersign_core::payment::{Event, State};
+use countersign_core::permit::{self, Permit, Represented, Sealed};
+use countersign_core::seams::{SignError, Signer};
+use countersign_core::x402::{Authorization, Receipt};
+use http::{HeaderMap, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::{Instrument, info_span};
+
+use super::Purchase;
+use super::answer::{Landing, Reply, filter_headers, stream_paid};
+use super::earlier::already_settled;
+use super::fetch::{Visit, header_pairs, request};
+use crate::egress::{CallError, Connection, Route};
+use crate::flights::Flight;
+use crate::problem::{Code, Problem};
+use crate::state::Gateway;
+
+/// A payment on its way, and the state it is in.
+struct Paying {
+    id: PaymentId,
+    facts: PaymentFacts,
+    state: State,
+    flight: Flight,
+}
+
+/// How the paid call ended.
+enum Outcome {
+    /// A 2xx with a receipt that contradicts nothing we know; the transaction it names.
+    Accepted(String),
+    /// Anything else, and why: the money may or may not have moved.
+    Ambiguous(String),
+}
+
+impl Purchase {
+    /// Signs what was just committed and pays with it.
+    pub(super) async fn sign_and_present(
+        self,
+        permit: Permit,
+        facts: PaymentFacts,
+        signer: &dyn Signer,
+        visit: Visit,
+    ) -> Result<Reply, Problem> {
+        let id = permit.payment();
+        let paying = Paying { id, facts, state: State::Signed, flight: self.gateway.flights.begin(id) };
+        if let Some(scope) = self.gateway.stops.covering(&paying.facts) {
+            // The key was not used: this hold, and only this one, may be let go.
+            self.never_signed(id, "suspended before the key was used").await;
+            return Err(suspended(&scope.to_string(), id, State::Released));
+        }
+        let sealed = match signer.sign(permit).instrument(info_span!("sign", payment = %id)).await {
+            Ok(sealed) => sealed,
+            Err(error) => return Err(self.not_signed(id, &error).await),
+        };
+        self.store_signature(id, *sealed.signature());
+        let span = info_span!("present", payment = %id);
+        self.present(sealed, visit.route, Some(visit.connection), paying).instrument(span).await
+    }
+
+    /// Presents the stored authorization of an open payment again: the same nonce, never a new one.
+    pub(super) async fn represent(self, payment: PaymentView) -> Result<Reply, Problem> {
+        let (id, state) = (payment.id, payment.state);
+        let flight = self.gateway.flights.begin(id);
+        if let Some(scope) = self.gateway.stops.covering(&payment.facts) {
+            return Err(suspended(&scope.to_string(), id, state));
+        }
+        // Whatever can fail without a signature comes before the payload is touched.
+        let route = self.route(self.call.target.clone()).await?;
+        let (permit, stored) = match permit::represent(&*self.gateway.ledger, id, self.gateway.clock.now()?).await? {
+            Represented::Open { permit, signature } => (permit, signature),
+            Represented::Suspended(what) => return Err(suspended(&what, id, state)),
+            Represented::NotOpen(State::Settled) => return Err(already_settled(&payment)),
+            Represented::Expired | Represented::NotOpen(_) => return Err(unresolved(&payment)),
+        };
+        let sealed = match stored {
+            Some(signature) => permit.seal(signature).map_err(|e| e.to_string()),
+            None => self.sign_again(permit, &payment.facts).await,
+        };
+        let sealed = sealed.map_err(|error| {
+            tracing::error!(payment = %id, error, "no usable signature for an open payment");
+            unsigned().with("payment", id.to_string()).with("payment_state", state.public())
+        })?;
+        let paying = Paying { id, facts: payment.facts, state, flight };
+        let span = info_span!("present", payment = %id, again = true);
+        self.present(sealed, route, None, paying).instrument(span).await
+    }
+
+    /// The stored payload once more; a signature made before may be out there, so nothing is freed.
+    async fn sign_again(&self, permit: Permit, facts: &PaymentFacts) -> Result<Sealed, String> {
+        let signer = self.gateway.signers.get(&facts.wallet).ok_or_else(|| format!("no wallet `{}`", facts.wallet))?;
+        let id = permit.payment();
+        let sealed = signer.sign(permit).instrument(info_span!("sign", payment = %id)).await.map_err(|e| e.to_string())?;
+        self.store_signature(id, *sealed.signature());
+        Ok(sealed)
+    }
+
+    async fn not_signed(&self, id: PaymentId, error: &SignError) -> Problem {
+        tracing::error!(payment = %id, %error, "no signature");
+        let state = match error {
+            SignError::Refused(_) => {
+                self.never_signed(id, "the wallet refused to sign").await;
+                State::Released
+            }
+            SignError::Uncertain(_) => {
+                let why = "the wallet did not say whether it signed".to_owned();
+                note(&self.gateway, id, State::Signed, Event::Ambiguous, why, None).await;
+                State::Redeemable
+            }
+        };
+        unsigned().with("payment", id.to_string()).with("payment_state", state.public())
+    }
+
+    async fn never_signed(&self, id: PaymentId, why: &str) {
+        note(&self.gateway, id, State::Signed, Event::SignerRefused, why.to_owned(), None).await;
+    }
+
+    /// Off the path: presenting again prefers the stored bytes, and can do without them.
+    fn store_signature(&self, id: PaymentId, signature: Signature65) {
+        let gateway = Arc::clone(&self.gateway);
+        tokio::spawn(async move {
+            if let Err(error) = gateway.ledger.store_signature(id, signature).await {
+                tracing::warn!(payment = %id, %error, "the signature could not be stored");
+            }
+        });
+    }
+
+    async fn present(
+        self,
+        sealed: Sealed,
+        route: Route,
+        connection: Option<Connection>,
+        paying: Paying,
+    ) -> Result<Reply, Problem> {
+        match self.send(&sealed, &route, connection).await {
+            Ok(response) => self.settle(sealed.authorization(), response, paying).await,
+            Err(error) => {
+                let why = format!("no answer to the paid request: {error}");
+                note(&self.gateway, paying.id, paying.state, Event::Ambiguous, why, None).await;
+                self.gateway.chains.watch(&self.gateway, paying.id);
+                let code = match error {
+                    CallError::Broken(_) => Code::OutcomeUnknown,
+                    CallError::Unreachable(_) | CallError::Forbidden(_) => Code::SellerUnreachable,
+                };
+                let detail = format!("{error}; repeat the call with this purchase_id: the same authorization is presented again");
+                Err(Problem::new(code, detail).with("payment", paying.id.to_string()).with("payment_state", State::Redeemable.public()))
+            }
+        }
+    }
+
+    /// The paid request: to the origin that was approved, at the address that was resolved, on the
+    /// connection the 402 came over if that still works.
+    async fn send(
+        &self,
+        sealed: &Sealed,
+        route: &Route,
+        connection: Option<Connection>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let broken = |e: String| CallError::Unreachable(e);
+        let header = self.snapshot.rail.present(sealed.authorization(), sealed.signature()).map_err(|e| broken(e.to_string()))?;
+        let request = request(&self.call, Some(&header)).map_err(broken)?;
+        let mut connection = match Connection::still_open(connection).await {
+            Some(open) => open,
+            None => self.gateway.dialer.connect(route).await?,
+        };
+        self.gateway.dialer.send(&mut connection, request).await
+    }
+
+    /// Reads the answer, records what it means, passes it on.
+    async fn settle(self, authorization: &Authorization, response: Response<Incoming>, paying: Paying) -> Result<Reply, Problem> {
+        let (head, body) = response.into_parts();
+        let outcome = self.judge_answer(authorization, head.status, &head.headers);
+        let (event, why, evidence, state) = match outcome {
+            Outcome::Accepted(transaction) => {
+                let evidence = Evidence { transaction: Some(transaction), block: None };
+                (Event::Receipt, "the seller's receipt".to_owned(), Some(evidence), State::Seen)
+            }
+            Outcome::Ambiguous(why) => (Event::Ambiguous, why, None, State::Redeemable),
+        };
+        // A receipt already stored is not forgotten because a second answer lacks one.
+        let state = if matches!(paying.state, State::Seen | State::Settled) { paying.state } else { state };
+        let transaction = evidence.as_ref().and_then(|e| e.transaction.clone());
+        let Paying { id, facts, state: from, flight } = paying;
+        tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
+        let gateway = Arc::clone(&self.gateway);
+        let recorded = async move {
+            note(&gateway, id, from, event, why, evidence).await;
+            gateway.chains.watch(&gateway, id);
+        };
+        if head.status == StatusCode::PAYMENT_REQUIRED {
+            recorded.await;
+            let detail = "the seller answered the payment with another 402; what was signed is still held and may still be redeemed";
+            return Err(Problem::new(Code::PaymentRefused, detail)
+                .with("payment", id.to_string())
+                .with("payment_state", state.public()));
+        }
+        let headers = filter_headers(&head.headers);
+        let mut reply = Reply::paid(head.status, headers, id, &facts, state, &self.snapshot.config.gateway.currency);
+        if let Some(transaction) = &transaction {
+            reply.set("countersign-transaction", transaction);
+        }
+        let responses = &self.snapshot.config.responses;
+        let keep = head.status.is_success() && responses.keep_ms > 0;
+        let landing = Landing {
+            payment: id,
+            keep: keep.then(|| kept(head.status, &reply.headers)),
+            max_bytes: usize::try_from(responses.max_bytes).unwrap_or(usize::MAX),
+            success: head.status.is_success(),
+            flight,
+            lock: self.lock,
+        };
+        reply.body = stream_paid(self.gateway, body, landing, recorded);
+        Ok(reply)
+    }
+
+    fn judge_answer(&self, authorization: &Authorization, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        let receipt = self.snapshot.rail.receipt(authorization, status.as_u16(), &header_pairs(headers));
+        match receipt {
+            Receipt::Valid { transaction, .. } if status.is_success() => Outcome::Accepted(transaction),
+            Receipt::Valid { .. } => Outcome::Ambiguous(format!("status {} with a receipt", status.as_u16())),
+            Receipt::Absent => Outcome::Ambiguous(format!("status {} without a receipt", status.as_u16())),
+            Receipt::Invalid { code, .. } => Outcome::Ambiguous(format!("status {} with a receipt that is {code}", status.as_u16())),
+            Receipt::Failed { error_reason, .. } => {
+                Outcome::Ambiguous(format!("status {}; the seller says the settlement failed: {error_reason}", status.as_u16()))
+            }
+        }
+    }
+}
+
+fn kept(status: StatusCode, headers: &HeaderMap) -> Answer {
+    let text = |v: &http::HeaderValue| v.to_str().ok().map(str::to_owned);
+    // Ours are told anew each time; what stood in for the seller's own headers is kept.
+    let own = |n: &http::HeaderName| n.as_str().starts_with("countersign-") && !n.as_str().starts_with("countersign-seller-");
+    let headers = headers.iter().filter(|(n, _)| !own(n)).filter_map(|(n, v)| Some((n.to_string(), text(v)?)));
+    Answer { status: status.as_u16(), headers: headers.collect(), body: Vec::new() }
+}
+
+/// Applies a transition; what cannot be written now is found again by recovery.
+async fn note(gateway: &Gateway, payment: PaymentId, from: State, event: Event, why: String, evidence: Option<Evidence>) {
+    let at = match gateway.clock.now() {
+        Ok(at) => at,
+        Err(error) => {
+            tracing::error!(%payment, %error, "an outcome could not be recorded; the hold stays");
+            return;
+        }
+    };
+    let transition = Transition { payment, from, event, why, evidence, at };
+    match gateway.ledger.transition(transition).await {
+        Ok(_) => {}
+        Err(LedgerError::Conflict(why)) => tracing::debug!(%payment, why, "somebody else was first"),
+        Err(error) => tracing::error!(%payment, %error, "an outcome could not be recorded; the hold stays"),
+    }
+}
+
+fn unsigned() -> Problem {
+    Problem::new(Code::WalletUnavailable, "the wallet did not sign")
+}
+
+fn suspended(what: &str, payment: PaymentId, state: State) -> Problem {
+    Problem::new(Code::Suspended, format!("an operator suspended {what}"))
+        .with("payment", payment.to_string())
+        .with("payment_state", state.public())
+}
+
+fn unresolved(payment: &PaymentView) -> Problem {
+    let detail = "an earlier payment of this purchase is unresolved, can no longer be presented, and must not be signed again";
+    Problem::new(Code::PaymentUnknown, detail)
+        .with("payment", payment.id.to_string())
+        .with("payment_state", payment.state.public())
+        .with("retry", false)
+}

@@ -1,0 +1,196 @@
+//! `countersign serve`: configuration → build → spawn → drain.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use countersign_core::ledger::{Ledger, LedgerError};
+use countersign_core::seams::Clock;
+use countersign_engine::{Engine, EngineConfig};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::chain::Chains;
+use crate::clock::SystemClock;
+use crate::config::{self, Config, Environment};
+use crate::egress::{Dialer, Patience, tls};
+use crate::flights::Flights;
+use crate::front::{Acceptor, Admin, Door, serve};
+use crate::rate::RateLimiter;
+use crate::reload::{FirstStart, Reloader};
+use crate::state::Gateway;
+use crate::stops::Stops;
+use crate::{store, wallet, watch as watching};
+
+/// How often lapsed approvals are looked for, in milliseconds.
+const EXPIRY_MS: u64 = 5_000;
+
+/// Why a gateway did not start.
+#[derive(Debug)]
+pub struct StartError(pub String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn fail(what: &str) -> impl FnOnce(&dyn fmt::Display) -> StartError {
+    move |error| StartError(format!("{what}: {error}"))
+}
+
+/// A gateway whose sockets are bound and whose tasks run.
+pub struct Running {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Its reloader.
+    pub reloader: Arc<Reloader>,
+    /// Where agents are served.
+    pub agent: std::net::SocketAddr,
+    /// Where operators are served.
+    pub admin: std::net::SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Stops accepting, lets running calls end, stops.
+    pub async fn drain(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        // A paid answer may still be on its way into the ledger.
+        while self.gateway.flights.count() > 0 {
+            self.gateway.clock.sleep(10).await;
+        }
+    }
+}
+
+/// Builds and starts a gateway.
+///
+/// # Errors
+/// [`StartError`] names what could not be used and what to do.
+pub async fn start(config: Config, environment: Environment, patience: Patience) -> Result<Running, StartError> {
+    config.check_paths().map_err(|e| fail("paths")(&e))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let now = clock.now().map_err(|e| fail("clock")(&e))?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
+    let key = store.key();
+    let ledger: Arc<dyn Ledger> = Arc::new(store);
+    let engine = Engine::new(EngineConfig::default()).map_err(|e| fail("policy engine")(&e))?;
+    let mut signers = std::collections::BTreeMap::new();
+    for (name, settings) in &config.wallets {
+        let signer = wallet::load(name, settings).map_err(|e| fail("wallet")(&e))?;
+        tracing::info!(wallet = name, address = %signer.address(), "wallet");
+        signers.insert(name.clone(), signer);
+    }
+    let tls_files = config.gateway.tls.clone();
+    let acceptor = tls_files.map(|t| acceptor(&t)).transpose()?;
+    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    let bind = |address, tls| async move { Acceptor::bind(address, tls).await.map_err(|e| fail(&address.to_string())(&e)) };
+    let agents = bind(config.gateway.listen, acceptor.clone()).await?;
+    let operators = bind(config.gateway.admin, acceptor).await?;
+    let local = |a: &Acceptor| a.listener.local_addr().map_err(|e| fail("listen")(&e));
+    let (agent, admin) = (local(&agents)?, local(&operators)?);
+
+    let path = config.path.clone();
+    let first = tokio::task::block_in_place(|| FirstStart::stage(&engine, config));
+    for problem in first.problems() {
+        tracing::error!("{problem}; every purchase it judges is denied");
+    }
+    ledger.require_generation(1).await.map_err(|e| fail("ledger")(&e))?;
+    ledger.remember(first.blobs()).await.map_err(|e| fail("ledger")(&e))?;
+    let stops = Stops::new(ledger.suspensions().await.map_err(|e| fail("ledger")(&e))?);
+    let (snapshot, parts) = first.into_parts();
+    let tls = tls();
+    let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock)));
+    chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
+    let dialer = Dialer::new(Arc::clone(&clock), tls, patience);
+    let own: Vec<_> = chains.addresses().await.into_iter().chain([agent, admin]).collect();
+    dialer.set_own(own);
+    let gateway = Arc::new(Gateway {
+        clock: Arc::clone(&clock),
+        ledger,
+        key,
+        live: ArcSwap::from_pointee(snapshot),
+        signers,
+        dialer,
+        chains,
+        stops,
+        flights: Flights::default(),
+        rate: RateLimiter::default(),
+        listeners: [agent, admin],
+        base_url: format!("{scheme}://{agent}"),
+    });
+    let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, path, parts, now));
+    gateway.chains.watch_open(&gateway).await.map_err(|e| fail("ledger")(&e))?;
+
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(agents, Door::Agent(Arc::clone(&gateway)), stopped.clone()));
+    let door = Door::Admin(Admin { gateway: Arc::clone(&gateway), reloader: Arc::clone(&reloader) });
+    tasks.spawn(serve(operators, door, stopped.clone()));
+    tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
+    tasks.spawn(expire(Arc::clone(&gateway), stopped));
+    tracing::info!(%agent, %admin, "serving");
+    Ok(Running { gateway, reloader, agent, admin, stop, tasks })
+}
+
+/// Lets lapsed approvals go, so that their budgets come back without anybody asking.
+async fn expire(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = gateway.clock.sleep(EXPIRY_MS) => {}
+        }
+        let expired: Result<u32, LedgerError> = match gateway.clock.now() {
+            Ok(now) => gateway.ledger.expire_approvals(now).await,
+            Err(_) => continue,
+        };
+        match expired {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "approvals lapsed"),
+            Err(error) => tracing::warn!(%error, "approvals could not be lapsed"),
+        }
+    }
+}
+
+fn acceptor(files: &config::Tls) -> Result<TlsAcceptor, StartError> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let name = |path: &Path| format!("gateway.tls: {}", path.display());
+    let certificates = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| fail(&name(&files.cert))(&e))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| fail(&name(&files.key))(&e))?;
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(|e| fail("gateway.tls")(&e))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// `countersign serve`: runs until it is told to stop.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(config: Config, environment: Environment) -> Result<(), StartError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| fail("signal")(&e))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fail("signal")(&e))?;
+    let running = start(config, environment, Patience::default()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    running.drain().await;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What a running gateway is made of, and the one pointer that a reload swaps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use countersign_core::ledger::Ledger;
+use countersign_core::seams::{Clock, Rail, Signer};
+use countersign_engine::PolicySet;
+
+use crate::chain::Chains;
+use crate::config::Config;
+use crate::egress::Dialer;
+use crate::flights::Flights;
+use crate::rate::RateLimiter;
+use crate::stops::Stops;
+
+/// Configuration and policies of one generation. A purchase pins one and never sees another.
+pub struct Snapshot {
+    /// Counts activations of this process, from 1.
+    pub generation: u64,
+    /// The configuration.
+    pub config: Config,
+    /// The policies.
+    pub policies: Arc<PolicySet>,
+    /// Reads offers by this generation's asset table.
+    pub rail: Arc<dyn Rail>,
+}
+
+/// Everything a purchase needs.
+pub struct Gateway {
+    /// Now, waiting, randomness.
+    pub clock: Arc<dyn Clock>,
+    /// The store.
+    pub ledger: Arc<dyn Ledger>,
+    /// The store's own key for digests.
+    pub key: [u8; 32],
+    /// The current generation.
+    pub live: ArcSwap<Snapshot>,
+    /// Wallets by configured name; they change only with a restart.
+    pub signers: BTreeMap<String, Arc<dyn Signer>>,
+    /// The way out.
+    pub dialer: Dialer,
+    /// Chain readers by network.
+    pub chains: Arc<Chains>,
+    /// The kill switch.
+    pub stops: Stops,
+    /// Calls in the air.
+    pub flights: Flights,
+    /// Decisions per minute.
+    pub rate: RateLimiter,
+    /// Where this gateway listens; no purchase may go there.
+    pub listeners: [std::net::SocketAddr; 2],
+    /// Where people reach this gateway, for links: `http://127.0.0.1:8402`.
+    pub base_url: String,
+}

@@ -1,0 +1,281 @@
+//! How ledger values look to people and programs: one place, so that every door says the same.
+
+use countersign_core::budget::{self, HOST};
+use countersign_core::ledger::{Approval, BudgetView, HoldView, PaymentView, Session, Suspension};
+use countersign_core::money::Micros;
+use countersign_core::spend::Principal;
+use countersign_core::time::Timestamp;
+use countersign_core::verdict::{Attributed, Opinion, Unit, Verdict, Window};
+use serde_json::{Value, json};
+
+use crate::config::{BudgetConfig, Config};
+
+/// For whom a view is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Viewer<'a> {
+    /// An operator sees everything.
+    Operator,
+    /// An agent sees codes, and figures only of its own session's and its own budgets.
+    Agent(&'a Principal),
+}
+
+impl Viewer<'_> {
+    fn sees(self, name: &str) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Agent(principal) => {
+                let session = principal.session.as_ref().map(|s| format!("session/{s}"));
+                name == format!("agent/{}", principal.agent) || session.is_some_and(|s| s == name)
+            }
+        }
+    }
+}
+
+/// A payment.
+#[must_use]
+pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Value {
+    let facts = &payment.facts;
+    let principal = &facts.principal;
+    let currency = &config.gateway.currency;
+    let decision = &payment.decision;
+    let policies: Vec<_> = decision.judgement.opinions.iter().map(|o| opinion(o, viewer, config)).collect();
+    let seen = payment.holds.iter().filter(|h| viewer.sees(&h.hold.name));
+    let holds: Vec<_> = seen.map(|h| hold(h, currency)).collect();
+    let history: Vec<_> = payment
+        .history
+        .iter()
+        .map(|s| json!({"at": s.at.to_string(), "state": s.state.public(), "why": s.why}))
+        .collect();
+    let valid_before = payment.authorization.as_ref().map(|a| Timestamp::from_secs(a.valid_before).to_string());
+    json!({
+        "id": payment.id,
+        "purchase": payment.key.purchase,
+        "attempt": payment.attempt,
+        "state": payment.state.public(),
+        "created_at": payment.created_at.to_string(),
+        "updated_at": payment.updated_at.to_string(),
+        "agent": principal.agent,
+        "user": principal.user,
+        "workspace": principal.workspace,
+        "session": principal.session,
+        "client": principal.client,
+        "project": principal.project,
+        "task": principal.task,
+        "mandate": facts.mandate,
+        "wallet": facts.wallet,
+        "resource": {"method": facts.method, "url": facts.url},
+        "seller": {"host": facts.host, "pay_to": facts.pay_to},
+        "amount": {
+            "value": facts.value.to_string(),
+            "currency": currency,
+            "atomic": facts.amount,
+            "asset": facts.asset_symbol,
+            "network": facts.network,
+        },
+        "code": payment.refusal,
+        "repeats": payment.repeats,
+        "decision": {
+            "id": decision.id,
+            "verdict": if payment.refusal.is_some() { Verdict::Deny } else { decision.verdict },
+            "reasons": reasons(&decision.reasons, viewer, config),
+            "generation": decision.judgement.generation,
+            "policies": policies,
+        },
+        "holds": holds,
+        "approval": payment.approval,
+        "transaction": payment.transaction,
+        "valid_before": valid_before,
+        "claims": facts.claims,
+        "history": history,
+        "use": null,
+    })
+}
+
+fn opinion(opinion: &Opinion, viewer: Viewer<'_>, config: &Config) -> Value {
+    let verdict = opinion.outcome.as_ref().map_or(Verdict::Deny, |d| d.verdict);
+    let given = match &opinion.outcome {
+        Ok(decision) => decision.reasons.clone(),
+        Err(failure) => vec![countersign_core::verdict::Reason::new(failure.kind.code(), failure.message.clone())],
+    };
+    let attributed: Vec<_> =
+        given.into_iter().map(|reason| Attributed { policy: opinion.policy.clone(), reason }).collect();
+    json!({
+        "name": opinion.policy,
+        "version": opinion.version,
+        "module_sha256": opinion.module_sha256,
+        "settings_sha256": opinion.settings_sha256,
+        "mode": opinion.mode,
+        "verdict": verdict,
+        "reasons": reasons(&attributed, viewer, config),
+        "fuel": opinion.fuel,
+        "micros": opinion.micros,
+    })
+}
+
+/// Reasons: codes for everybody, a policy's own words for operators and where configured.
+#[must_use]
+pub fn reasons(reasons: &[Attributed], viewer: Viewer<'_>, config: &Config) -> Vec<Value> {
+    let told = reasons.iter().map(|a| {
+        let own_words = matches!(viewer, Viewer::Operator)
+            || a.policy == HOST
+            || config.policies.get(&a.policy).is_some_and(|p| p.tell_agent);
+        let message = if own_words {
+            a.reason.message.clone()
+        } else {
+            format!("policy `{}` answered `{}`", a.policy, a.reason.code)
+        };
+        json!({"policy": a.policy, "code": a.reason.code, "message": message})
+    });
+    told.collect()
+}
+
+fn hold(view: &HoldView, currency: &str) -> Value {
+    let hold = &view.hold;
+    json!({
+        "budget": hold.label(),
+        "window": window(&hold.window),
+        "amount": amount(hold.amount, hold.unit),
+        "limit": amount(hold.limit, hold.unit),
+        "unit": unit(hold.unit, currency),
+        "open": view.open,
+    })
+}
+
+fn unit(unit: Unit, currency: &str) -> &str {
+    match unit {
+        Unit::Micros => currency,
+        Unit::Count => "count",
+    }
+}
+
+fn amount(amount: u64, unit: Unit) -> String {
+    match unit {
+        // Sums may pass what one amount may be; they print all the same.
+        Unit::Micros => countersign_core::money::Atomic::new(u128::from(amount)).display(Micros::DECIMALS),
+        Unit::Count => amount.to_string(),
+    }
+}
+
+/// A window as people read it.
+#[must_use]
+pub fn window(window: &Window) -> String {
+    match window {
+        Window::Rolling(3_600) => "hour".to_owned(),
+        Window::Rolling(seconds) => format!("rolling {seconds} s"),
+        Window::Day(zone) => format!("day {zone}"),
+        Window::Month(zone) => format!("month {zone}"),
+        Window::Lifetime => "lifetime".to_owned(),
+    }
+}
+
+/// Budgets: those in use, and the declared ones nobody has used yet.
+#[must_use]
+pub fn budgets(used: &[BudgetView], config: &Config, viewer: Viewer<'_>, now: Timestamp) -> Value {
+    let currency = &config.gateway.currency;
+    let mut all: Vec<BudgetView> = used.to_vec();
+    for declared in &config.budgets {
+        let fresh = unused(declared, now);
+        let same = |b: &BudgetView| b.owner == HOST && b.name == fresh.name && b.window == fresh.window;
+        match all.iter_mut().find(|b| same(b)) {
+            Some(found) => found.limit = fresh.limit,
+            None => all.push(fresh),
+        }
+    }
+    all.retain(|b| viewer.sees(&b.name));
+    all.sort_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
+    let items: Vec<_> = all.iter().map(|b| budget(b, currency, now)).collect();
+    json!({"items": items, "next": null})
+}
+
+fn unused(declared: &BudgetConfig, now: Timestamp) -> BudgetView {
+    let window = match &declared.window {
+        Window::Day(zone) if zone.is_empty() => Window::Day("UTC".to_owned()),
+        Window::Month(zone) if zone.is_empty() => Window::Month("UTC".to_owned()),
+        other => other.clone(),
+    };
+    BudgetView {
+        owner: HOST.to_owned(),
+        name: declared.name.clone(),
+        unit: Unit::Micros,
+        win: budget::starts_at(&window, now).ok().flatten().map_or(0, Timestamp::as_millis),
+        window,
+        limit: declared.limit.get(),
+        held: 0,
+        spent: 0,
+    }
+}
+
+fn budget(view: &BudgetView, currency: &str, now: Timestamp) -> Value {
+    let resets_at = budget::resets_at(&view.window, now).ok().flatten();
+    let available = view.limit.saturating_sub(view.held.saturating_add(view.spent));
+    json!({
+        "budget": budget::label(&view.owner, &view.name),
+        "owner": view.owner,
+        "unit": unit(view.unit, currency),
+        "window": window(&view.window),
+        "starts_at": (view.win > 0).then(|| Timestamp::from_millis(view.win).to_string()),
+        "resets_at": resets_at.map(|t| t.to_string()),
+        "limit": amount(view.limit, view.unit),
+        "held": amount(view.held, view.unit),
+        "spent": amount(view.spent, view.unit),
+        "available": amount(available, view.unit),
+    })
+}
+
+/// An approval, with the frozen purchase it is about.
+#[must_use]
+pub fn approval(approval: &Approval, payment: Option<&PaymentView>, viewer: Viewer<'_>, config: &Config) -> Value {
+    let votes: Vec<_> = approval
+        .votes
+        .iter()
+        .map(|v| json!({"operator": v.operator, "approve": v.approve, "at": v.at.to_string(), "note": v.note}))
+        .collect();
+    let mut view = json!({
+        "id": approval.id,
+        "state": approval.state,
+        "payment": approval.payment,
+        "frozen": approval.frozen,
+        "quorum": approval.terms.quorum,
+        "created_at": approval.created_at.to_string(),
+        "expires_at": approval.expires_at.to_string(),
+        "reasons": approval.shown.iter().map(|(p, c)| json!({"policy": p, "code": c})).collect::<Vec<_>>(),
+    });
+    if let (Some(map), Some(payment)) = (view.as_object_mut(), payment) {
+        map.insert("purchase".into(), self::payment(payment, viewer, config));
+    }
+    if let (Some(map), Viewer::Operator) = (view.as_object_mut(), viewer) {
+        map.insert("group".into(), json!(approval.terms.group));
+        map.insert("votes".into(), votes.into());
+    }
+    view
+}
+
+/// A session, without its token.
+#[must_use]
+pub fn session(session: &Session, config: &Config) -> Value {
+    json!({
+        "id": session.id,
+        "agent": session.agent,
+        "user": session.user,
+        "client": session.client,
+        "project": session.project,
+        "task": session.task,
+        "limit": session.limit.to_string(),
+        "currency": config.gateway.currency,
+        "max_payments": session.max_payments,
+        "created_at": session.created_at.to_string(),
+        "expires_at": session.expires_at.to_string(),
+        "closed_at": session.closed_at.map(|t| t.to_string()),
+        "opened_by": session.opened_by,
+    })
+}
+
+/// A suspension.
+#[must_use]
+pub fn suspension(suspension: &Suspension) -> Value {
+    let mut view = serde_json::to_value(suspension).unwrap_or_default();
+    if let Some(map) = view.as_object_mut() {
+        map.insert("at".into(), suspension.at.to_string().into());
+    }
+    view
+}

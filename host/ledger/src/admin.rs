@@ -1,0 +1,173 @@
+//! Sessions, suspensions, the least policy generation, remembered bytes and plain notes.
+
+use countersign_core::id::SessionId;
+use countersign_core::ledger::{Note, Session, Suspension, SuspensionScope};
+use countersign_core::time::Timestamp;
+use rusqlite::Connection;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::audit::{append, cut};
+use crate::sql::{Answer, Done, Fault, all, one, run};
+
+/// Sessions one listing answers.
+const MOST_LISTED: u32 = 1_000;
+
+/// Opens a session.
+pub(crate) fn open_session(conn: &Connection, session: &Session) -> Answer<Done<()>> {
+    run(
+        conn,
+        "INSERT INTO session(id,token,agent,body,expires,closed) VALUES(?1,?2,?3,?4,?5,?6)",
+        (
+            session.id.as_bytes(),
+            &session.token_sha256,
+            &session.agent,
+            serde_json::to_string(session)?,
+            session.expires_at.as_millis(),
+            session.closed_at.map(Timestamp::as_millis),
+        ),
+    )?;
+    let mut body = serde_json::to_value(session)?;
+    // The digest of a token is no secret, but a record has no use for it.
+    if let Some(map) = body.as_object_mut() {
+        map.remove("token_sha256");
+    }
+    append(conn, session.created_at, "session-opened", json!({ "session": body }))?;
+    Ok(Done::Keep(()))
+}
+
+/// Closes a session; closing it again changes nothing.
+pub(crate) fn close_session(conn: &Connection, id: SessionId, by: &str, at: Timestamp) -> Answer<Done<()>> {
+    let sql = "SELECT closed FROM session WHERE id=?1";
+    let closed: Option<u64> = one(conn, sql, [id.as_bytes()], |r| r.get(0))?.ok_or_else(Fault::not_found)?;
+    if closed.is_none() {
+        run(conn, "UPDATE session SET closed=?2 WHERE id=?1", (id.as_bytes(), at.as_millis()))?;
+        append(conn, at, "session-closed", json!({ "session": id, "by": by }))?;
+    }
+    Ok(Done::Keep(()))
+}
+
+fn session(body: &str, closed: Option<u64>) -> Answer<Session> {
+    let mut session: Session = serde_json::from_str(body)?;
+    session.closed_at = closed.map(Timestamp::from_millis);
+    Ok(session)
+}
+
+/// The session of a token, open or not.
+pub(crate) fn session_by_token(conn: &Connection, token_sha256: &str) -> Answer<Option<Session>> {
+    let sql = "SELECT body,closed FROM session WHERE token=?1";
+    let found = one(conn, sql, [token_sha256], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
+    found.map(|(body, closed)| session(&body, closed)).transpose()
+}
+
+/// Sessions, newest first.
+pub(crate) fn sessions(conn: &Connection) -> Answer<Vec<Session>> {
+    let sql = "SELECT body,closed FROM session ORDER BY id DESC LIMIT ?1";
+    let found = all(conn, sql, [MOST_LISTED], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
+    found.into_iter().map(|(body, closed)| session(&body, closed)).collect()
+}
+
+/// Whether purchases may be made in this session now.
+pub(crate) fn session_is_open(conn: &Connection, id: SessionId, agent: &str, at: Timestamp) -> Answer<bool> {
+    let sql = "SELECT 1 FROM session WHERE id=?1 AND agent=?2 AND closed IS NULL AND expires>?3";
+    Ok(one(conn, sql, (id.as_bytes(), agent, at.as_millis()), |_| Ok(()))?.is_some())
+}
+
+/// The two columns of a scope.
+fn columns(scope: &SuspensionScope) -> (&'static str, &str) {
+    match scope {
+        SuspensionScope::All => ("all", ""),
+        SuspensionScope::Agent(name) => ("agent", name),
+        SuspensionScope::Mandate(name) => ("mandate", name),
+        SuspensionScope::Wallet(name) => ("wallet", name),
+        SuspensionScope::Vendor(name) => ("vendor", name),
+    }
+}
+
+/// The inverse of [`columns`].
+pub(crate) fn scope(scope: String, name: String) -> Answer<SuspensionScope> {
+    Ok(match scope.as_str() {
+        "all" => SuspensionScope::All,
+        "agent" => SuspensionScope::Agent(name),
+        "mandate" => SuspensionScope::Mandate(name),
+        "wallet" => SuspensionScope::Wallet(name),
+        "vendor" => SuspensionScope::Vendor(name),
+        _ => return Err(Fault::Broken(format!("no suspension scope `{scope}`"))),
+    })
+}
+
+/// Orders a stop.
+pub(crate) fn suspend(conn: &Connection, s: &Suspension) -> Answer<Done<()>> {
+    let (scope, name) = columns(&s.scope);
+    run(
+        conn,
+        "INSERT INTO suspension(scope,name,by,reason,at) VALUES(?1,?2,?3,?4,?5)
+         ON CONFLICT DO UPDATE SET by=excluded.by, reason=excluded.reason, at=excluded.at",
+        (scope, name, &s.by, cut(&s.reason), s.at.as_millis()),
+    )?;
+    let body = json!({ "scope": scope, "name": name, "by": s.by, "reason": s.reason });
+    append(conn, s.at, "suspended", body)?;
+    Ok(Done::Keep(()))
+}
+
+/// Lifts a stop.
+pub(crate) fn resume(conn: &Connection, scope: &SuspensionScope, by: &str, at: Timestamp) -> Answer<Done<()>> {
+    let (scope, name) = columns(scope);
+    if run(conn, "DELETE FROM suspension WHERE scope=?1 AND name=?2", (scope, name))? == 0 {
+        return Err(Fault::not_found());
+    }
+    append(conn, at, "resumed", json!({ "scope": scope, "name": name, "by": by }))?;
+    Ok(Done::Keep(()))
+}
+
+/// Stops in force, newest first.
+pub(crate) fn suspensions(conn: &Connection) -> Answer<Vec<Suspension>> {
+    let sql = "SELECT scope,name,by,reason,at FROM suspension ORDER BY at DESC,scope,name";
+    type Row = (String, String, String, String, u64);
+    let found: Vec<Row> =
+        all(conn, sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
+    let read = |(kind, name, by, reason, at): Row| {
+        let scope = scope(kind, name)?;
+        Ok(Suspension { scope, by, reason, at: Timestamp::from_millis(at) })
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// The least generation whose judgements are still good.
+pub(crate) fn least_generation(conn: &Connection) -> Answer<u64> {
+    Ok(one(conn, "SELECT v FROM meta WHERE k='generation'", [], |r| r.get(0))?.unwrap_or(0))
+}
+
+/// Raises the least generation; it never falls while the process runs.
+pub(crate) fn require_generation(conn: &Connection, generation: u64) -> Answer<Done<()>> {
+    run(
+        conn,
+        "INSERT INTO meta(k,v) VALUES('generation',?1) ON CONFLICT(k) DO UPDATE SET v=max(v,excluded.v)",
+        [generation],
+    )?;
+    Ok(Done::Keep(()))
+}
+
+/// Keeps bytes by their digest.
+pub(crate) fn remember(conn: &Connection, blobs: &[([u8; 32], Vec<u8>)]) -> Answer<Done<()>> {
+    for (digest, bytes) in blobs {
+        run(conn, "INSERT INTO blob(digest,bytes) VALUES(?1,?2) ON CONFLICT DO NOTHING", (digest, bytes))?;
+    }
+    Ok(Done::Keep(()))
+}
+
+/// The digest bytes are remembered by.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Remembered bytes.
+pub(crate) fn blob(conn: &Connection, digest: &[u8; 32]) -> Answer<Option<Vec<u8>>> {
+    one(conn, "SELECT bytes FROM blob WHERE digest=?1", [digest], |r| r.get(0))
+}
+
+/// Appends a record of the caller's.
+pub(crate) fn note(conn: &Connection, note: &Note) -> Answer<Done<()>> {
+    append(conn, note.at, note.kind, json!({ "by": note.by, "body": note.body }))?;
+    Ok(Done::Keep(()))
+}

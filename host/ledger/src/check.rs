@@ -1,0 +1,265 @@
+//! Checking a store from outside: the chain, the counters, the states. Reads only.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use countersign_core::budget::Ring;
+use countersign_core::payment::{State, TRANSITIONS};
+use countersign_core::time::Timestamp;
+use rusqlite::Connection;
+
+use crate::audit::record_hash;
+use crate::open::{OpenError, reader};
+use crate::schema;
+use crate::sql::{Answer, all};
+
+/// A chain that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainReport {
+    /// How many records.
+    pub records: u64,
+    /// The last record's hash; zero without records. Kept elsewhere, it shows later that nothing
+    /// was cut off.
+    pub head: [u8; 32],
+}
+
+/// Why a chain was not verified.
+#[derive(Debug)]
+pub enum ChainError {
+    /// The store does not open or read.
+    Open(OpenError),
+    /// The chain is broken here.
+    Broken {
+        /// At this record.
+        seq: u64,
+        /// In this way.
+        why: String,
+    },
+}
+
+impl fmt::Display for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(e) => fmt::Display::fmt(e, f),
+            Self::Broken { seq, why } => write!(f, "record {seq}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ChainError {}
+
+impl<E: Into<OpenError>> From<E> for ChainError {
+    fn from(e: E) -> Self {
+        Self::Open(e.into())
+    }
+}
+
+/// What is wrong with a store; nothing, if every list is empty.
+#[derive(Debug, Default)]
+pub struct Integrity {
+    /// Windows that hold and spent more than their limit.
+    pub over_limit: Vec<String>,
+    /// Counters that are not the sum of their holds.
+    pub counters: Vec<String>,
+    /// Payments whose state, history, payload or holds do not belong together.
+    pub states: Vec<String>,
+    /// Where the chain of records breaks.
+    pub chain: Vec<String>,
+    /// What SQLite itself finds.
+    pub file: Vec<String>,
+}
+
+impl Integrity {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        [&self.over_limit, &self.counters, &self.states, &self.chain, &self.file].iter().all(|l| l.is_empty())
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, OpenError> {
+    let conn = reader(path)?;
+    match schema::version(&conn)? {
+        0 => Err(OpenError::NotALedger),
+        found if found > schema::current() => Err(OpenError::NewerSchema { found, known: schema::current() }),
+        found if found < schema::current() => Err(OpenError::OlderSchema(found)),
+        _ => Ok(conn),
+    }
+}
+
+/// Recomputes every record of the store at `path`.
+///
+/// # Errors
+/// The first record that does not follow from the one before it.
+pub fn verify_chain(path: &Path) -> Result<ChainReport, ChainError> {
+    chain(&open(path)?)
+}
+
+type Record = (u64, u64, String, String, [u8; 32], [u8; 32]);
+
+fn record(r: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
+}
+
+fn chain(conn: &Connection) -> Result<ChainReport, ChainError> {
+    let mut statement = conn.prepare("SELECT seq,at,kind,body,prev,hash FROM audit ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let mut report = ChainReport { records: 0, head: [0; 32] };
+    while let Some(r) = rows.next()? {
+        let expected = report.records.saturating_add(1);
+        let broken = |why: &str| ChainError::Broken { seq: expected, why: why.to_owned() };
+        let (seq, at, kind, body, prev, hash): Record = record(r).map_err(|e| broken(&e.to_string()))?;
+        if seq != expected {
+            return Err(broken("it is missing"));
+        }
+        if prev != report.head {
+            return Err(broken("it does not follow from the record before it"));
+        }
+        if record_hash(seq, &prev, &body) != hash {
+            return Err(broken("its hash is not that of its content"));
+        }
+        let parsed: serde_json::Value = serde_json::from_str(&body).map_err(|e| broken(&e.to_string()))?;
+        let says = |key: &str| parsed.get(key).cloned().unwrap_or_default();
+        if says("at") != at || says("kind") != kind {
+            return Err(broken("its columns are not what its content says"));
+        }
+        report = ChainReport { records: seq, head: hash };
+    }
+    Ok(report)
+}
+
+/// Checks the store at `path`: limits, counters against holds, states against histories, the chain,
+/// and the file.
+///
+/// # Errors
+/// When the store does not open or read; what is wrong *in* it is in the answer.
+pub fn check_integrity(path: &Path) -> Result<Integrity, OpenError> {
+    let conn = open(path)?;
+    let tx = conn.unchecked_transaction()?;
+    let mut found = Integrity::default();
+    if let Err(e) = chain(&tx) {
+        found.chain.push(e.to_string());
+    }
+    counters(&tx, &mut found)?;
+    buckets(&tx, &mut found)?;
+    states(&tx, &mut found)?;
+    let file = all(&tx, "PRAGMA integrity_check", [], |r| r.get::<_, String>(0))?;
+    found.file.extend(file.into_iter().filter(|line| line != "ok"));
+    let keys = all(&tx, "PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0))?;
+    found.file.extend(keys.into_iter().map(|table| format!("{table}: a row points nowhere")));
+    Ok(found)
+}
+
+fn counters(conn: &Connection, found: &mut Integrity) -> Answer<()> {
+    let sql = "WITH h AS (SELECT budget,win,
+                 sum(CASE WHEN open=1 AND aged=0 THEN amount ELSE 0 END) AS held,
+                 sum(CASE WHEN open=0 THEN settled ELSE 0 END) AS spent FROM hold GROUP BY budget,win),
+               s AS (SELECT budget,sum(spent) AS spent FROM bucket GROUP BY budget)
+               SELECT b.owner||'/'||b.name,w.win,w.lim,w.held,w.spent,coalesce(h.held,0),
+                 CASE WHEN b.kind=1 THEN coalesce(s.spent,0) ELSE coalesce(h.spent,0) END
+               FROM budget_window w JOIN budget b ON b.id=w.budget
+               LEFT JOIN h ON h.budget=w.budget AND h.win=w.win LEFT JOIN s ON s.budget=w.budget";
+    type Row = (String, u64, u64, u64, u64, u64, u64);
+    let rows: Vec<Row> = all(conn, sql, [], |r| {
+        Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?))
+    })?;
+    for (name, win, lim, held, spent, true_held, true_spent) in rows {
+        if held.saturating_add(spent) > lim {
+            found.over_limit.push(format!("{name} at {win}: {held} held and {spent} spent of {lim}"));
+        }
+        if (held, spent) != (true_held, true_spent) {
+            found.counters.push(format!(
+                "{name} at {win}: {held} held and {spent} spent; its holds say {true_held} and {true_spent}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn buckets(conn: &Connection, found: &mut Integrity) -> Answer<()> {
+    let sql = "SELECT budget,bucket,sum(CASE WHEN open=0 THEN settled WHEN aged=1 THEN amount ELSE 0 END)
+               FROM hold WHERE bucket IS NOT NULL GROUP BY budget,bucket";
+    let read = |r: &rusqlite::Row<'_>| Ok(((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?), r.get::<_, u64>(2)?));
+    let true_ones: BTreeMap<_, _> = all(conn, sql, [], read)?.into_iter().collect();
+    let stored: BTreeMap<_, _> =
+        all(conn, "SELECT budget,start,spent FROM bucket", [], read)?.into_iter().collect();
+    for ((budget, start), spent) in &stored {
+        let truly = true_ones.get(&(*budget, *start)).copied().unwrap_or(0);
+        if truly != *spent {
+            let budget = hex::encode(budget);
+            found.counters.push(format!("bucket {start} of {budget}: {spent}; its holds say {truly}"));
+        }
+    }
+    let sql = "SELECT b.id,b.width,w.mark FROM budget b JOIN budget_window w ON w.budget=b.id WHERE b.kind=1";
+    let marks = all(conn, sql, [], |r| Ok((r.get::<_, [u8; 16]>(0)?, (r.get::<_, u32>(1)?, r.get::<_, u64>(2)?))))?;
+    let marks: BTreeMap<_, _> = marks.into_iter().collect();
+    for ((budget, start), spent) in true_ones {
+        let gone = marks
+            .get(&budget)
+            .and_then(|(width, mark)| Ring::new(*width).gone(Timestamp::from_millis(*mark)))
+            .is_some_and(|gone| start <= gone);
+        if spent > 0 && !gone && !stored.contains_key(&(budget, start)) {
+            found.counters.push(format!("bucket {start} of {}: missing; its holds say {spent}", hex::encode(budget)));
+        }
+    }
+    Ok(())
+}
+
+fn states(conn: &Connection, found: &mut Integrity) -> Answer<()> {
+    let sql = "SELECT p.id,p.state,p.version,p.payload IS NOT NULL,s.n,s.state,
+                 (SELECT count(*) FROM hold h WHERE h.payment=p.id AND h.open=1),
+                 (SELECT count(*) FROM hold h WHERE h.payment=p.id AND h.open=0),
+                 (SELECT a.state FROM approval a WHERE a.id=p.approval)
+               FROM payment p LEFT JOIN step s ON s.payment=p.id ORDER BY p.id,s.n";
+    let short = "SELECT id FROM payment p WHERE version IS NOT (SELECT max(n) FROM step s WHERE s.payment=p.id)";
+    for id in all(conn, short, [], |r| r.get::<_, [u8; 16]>(0))? {
+        found.states.push(format!("pay_{}: its history is not as long as its version", hex::encode(id)));
+    }
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut last: Option<([u8; 16], State)> = None;
+    while let Some(r) = rows.next()? {
+        let id: [u8; 16] = r.get(0)?;
+        let mut wrong = |why: &str| found.states.push(format!("pay_{}: {why}", hex::encode(id)));
+        let (Some(state), Some(n), Some(step)) = (
+            State::from_number(r.get(1)?),
+            r.get::<_, Option<u64>>(4)?,
+            r.get::<_, Option<u8>>(5)?.and_then(State::from_number),
+        ) else {
+            wrong("no such state, or no history");
+            continue;
+        };
+        let before = last.filter(|(of, _)| *of == id).map(|(_, state)| state);
+        let first = matches!(step, State::Denied | State::Review | State::Signed);
+        let legal = match before {
+            None => n == 0 && first,
+            Some(from) => TRANSITIONS.iter().any(|t| t.from == from && t.to == step),
+        };
+        if !legal {
+            wrong("its history takes a step that is not in the table");
+        }
+        last = Some((id, step));
+        if n != r.get::<_, u64>(2)? {
+            continue;
+        }
+        // The last step: everything else must belong to it.
+        if step != state {
+            wrong("its state is not where its history ends");
+        }
+        if state.has_authorization() != r.get::<_, bool>(3)? && state != State::Released {
+            wrong("its payload does not belong to its state");
+        }
+        let holding = !matches!(state, State::Denied | State::Settled | State::Released);
+        let (open, closed): (u64, u64) = (r.get(6)?, r.get(7)?);
+        if (holding && closed > 0) || (!holding && open > 0) {
+            wrong("its holds do not belong to its state");
+        }
+        let waits = r.get::<_, Option<u8>>(8)?.is_some_and(|s| s <= 1);
+        if waits != (state == State::Review) {
+            wrong("its approval does not belong to its state");
+        }
+    }
+    Ok(())
+}
+

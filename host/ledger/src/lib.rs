@@ -1,0 +1,382 @@
+//! The ledger of Countersign, and the only user of the database.
+//!
+//! [`SqliteLedger`] implements [`Ledger`]: one writer with group commit over SQLite in WAL mode with
+//! full synchronisation, a few readers, and one hash chain of records. A reply means durable.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `open` | permissions, lock, connections, epoch, recovery |
+//! | `schema` | tables and migrations |
+//! | `writer`, `readers` | the threads, their queues, group commit, checkpoints |
+//! | `commit`, `deny` | decisions |
+//! | `life` | what happens to a payment afterwards |
+//! | `windows` | budget counters |
+//! | `approvals`, `admin` | people |
+//! | `tallies`, `read` | what others see |
+//! | `audit`, `check` | the record, and checking all of it from outside |
+//! | `answers` | kept bodies, in a file of their own |
+
+mod admin;
+mod answers;
+mod approvals;
+mod audit;
+mod check;
+mod commit;
+mod deny;
+mod life;
+mod open;
+mod read;
+mod readers;
+mod schema;
+mod sql;
+mod tallies;
+mod windows;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use countersign_core::evm::Signature65;
+use countersign_core::id::{ApprovalId, PaymentId, SessionId};
+use countersign_core::ledger::{
+    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
+    Fingerprint, Fut, Ledger, LedgerError, Note, PaymentFilter, PaymentView, PurchaseKey, Reopened, Session,
+    Suspension, SuspensionScope, Transition,
+};
+use countersign_core::payment::State;
+use countersign_core::time::Timestamp;
+use rusqlite::Connection;
+
+pub use answers::AnswerOptions;
+pub use check::{ChainError, ChainReport, Integrity, check_integrity, verify_chain};
+pub use open::{Birth, OpenError};
+
+use open::Identity;
+use readers::Readers;
+use sql::{Answer, Done, Fault};
+use writer::{Class, Writer, gone, told};
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What the store is born with, if it does not exist yet.
+    pub birth: Birth,
+    /// Free disk, in bytes, below which new purchases are refused.
+    pub headroom: u64,
+    /// Threads that read.
+    pub readers: usize,
+    /// Kept answers.
+    pub answers: AnswerOptions,
+}
+
+impl Options {
+    /// The usual options. `key` and `store_id` are random; they count only for a new store.
+    #[must_use]
+    pub fn new(key: [u8; 32], store_id: [u8; 16]) -> Self {
+        Self { birth: Birth { key, store_id }, headroom: 64 << 20, readers: 2, answers: AnswerOptions::default() }
+    }
+}
+
+/// The ledger in one SQLite file. Dropping it writes what is queued, then closes the store.
+pub struct SqliteLedger {
+    // In the order in which they must end: the lock is given back last.
+    writer: Option<Writer>,
+    readers: Readers,
+    answers: Option<Readers>,
+    identity: Identity,
+    keep: AnswerOptions,
+    /// The latest moment this ledger was told of: it has no clock, and some reads carry none.
+    latest: Arc<AtomicU64>,
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for SqliteLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteLedger")
+            .field("store_id", &hex::encode(self.identity.store_id))
+            .field("epoch", &self.identity.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SqliteLedger {
+    /// Opens the store at `path` for this process alone, making or migrating it where needed. What
+    /// was in flight when the last process ended becomes redeemable.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a store that another process has open fails at once.
+    pub fn open(path: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
+        let path = open::check_place(path)?;
+        let lock = open::lock(&path)?;
+        let conn = open::writer(&path)?;
+        schema::migrate(&conn)?;
+        let identity = open::begin(&conn, options.birth, now)?;
+        let checkpointer = open::writer(&path)?;
+        let readers = Readers::start(&path, options.readers)?;
+        let answers = answers::start(&path)?;
+        Ok(Self {
+            writer: Some(Writer::start(conn, checkpointer, path, options.headroom)?),
+            readers,
+            answers: Some(answers),
+            identity,
+            keep: options.answers,
+            latest: Arc::new(AtomicU64::new(now.as_millis())),
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens the store beside whoever has it open, for reading. Writes answer
+    /// [`LedgerError::Unavailable`].
+    ///
+    /// # Errors
+    /// When there is no ledger at `path`, or one of another version.
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        let conn = open::reader(path)?;
+        let (identity, latest) = match schema::version(&conn)? {
+            0 => return Err(OpenError::NotALedger),
+            v if v > schema::current() => {
+                return Err(OpenError::NewerSchema { found: v, known: schema::current() });
+            }
+            v if v < schema::current() => return Err(OpenError::OlderSchema(v)),
+            _ => (open::identity(&conn)?.ok_or(OpenError::NotALedger)?, open::latest_moment(&conn)?),
+        };
+        Ok(Self {
+            writer: None,
+            readers: Readers::over(vec![conn])?,
+            answers: answers::start_read_only(path)?,
+            identity,
+            keep: AnswerOptions::default(),
+            latest: Arc::new(AtomicU64::new(latest.as_millis())),
+            _lock: None,
+        })
+    }
+
+    /// The key of every keyed digest: of queries, bodies and fingerprints.
+    #[must_use]
+    pub const fn key(&self) -> [u8; 32] {
+        self.identity.key
+    }
+
+    /// Names the store, for ever.
+    #[must_use]
+    pub const fn store_id(&self) -> [u8; 16] {
+        self.identity.store_id
+    }
+
+    /// How often the store was opened for writing.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.identity.epoch
+    }
+
+    /// Every decision of a payment, in the order they were made.
+    pub fn decisions(&self, payment: PaymentId) -> Fut<'_, Result<Vec<DecisionRecord>, LedgerError>> {
+        self.read(move |conn| read::decisions(conn, payment))
+    }
+
+    /// Remembered bytes, by their SHA-256.
+    pub fn blob(&self, digest: [u8; 32]) -> Fut<'_, Result<Option<Vec<u8>>, LedgerError>> {
+        self.read(move |conn| admin::blob(conn, &digest))
+    }
+
+    /// Remembers the latest moment anybody told.
+    fn told_of(&self, at: Timestamp) {
+        self.latest.fetch_max(at.as_millis(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.latest.load(Ordering::Relaxed))
+    }
+
+    fn write<T, F>(&self, class: Class, work: F) -> Fut<'_, Result<T, LedgerError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Answer<Done<T>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let Some(writer) = &self.writer else { return writer::read_only() };
+            writer.submit(class, work)?.await.map_err(gone)?
+        })
+    }
+
+    fn read<T, F>(&self, work: F) -> Fut<'_, Result<T, LedgerError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Answer<T> + Send + 'static,
+    {
+        Box::pin(async move { self.readers.submit(work)?.await.map_err(gone)? })
+    }
+}
+
+impl Ledger for SqliteLedger {
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed, LedgerError>> {
+        self.told_of(commit.at);
+        let epoch = self.identity.epoch;
+        Box::pin(async move {
+            let prepared = told(commit::prepare(commit))?;
+            self.write(Class::Purchase, move |conn| commit::commit(conn, epoch, &prepared)).await
+        })
+    }
+
+    fn deny(&self, denial: Denial) -> Fut<'_, Result<PaymentId, LedgerError>> {
+        self.told_of(denial.at);
+        let epoch = self.identity.epoch;
+        Box::pin(async move {
+            let prepared = told(deny::prepare(denial))?;
+            self.write(Class::Growth, move |conn| deny::deny(conn, epoch, &prepared)).await
+        })
+    }
+
+    fn transition(&self, transition: Transition) -> Fut<'_, Result<State, LedgerError>> {
+        self.told_of(transition.at);
+        let epoch = self.identity.epoch;
+        self.write(Class::Relief, move |conn| life::transition(conn, epoch, &transition))
+    }
+
+    fn reopen(&self, payment: PaymentId, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>> {
+        self.told_of(at);
+        self.write(Class::Relief, move |conn| life::reopen(conn, payment, at))
+    }
+
+    fn store_signature(&self, payment: PaymentId, signature: Signature65) -> Fut<'_, Result<(), LedgerError>> {
+        self.write(Class::Relief, move |conn| life::store_signature(conn, payment, signature))
+    }
+
+    fn answered(
+        &self,
+        payment: PaymentId,
+        answer: Option<Kept>,
+        delivered: bool,
+        at: Timestamp,
+    ) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(at);
+        Box::pin(async move {
+            self.write(Class::Relief, move |conn| life::answered(conn, payment, delivered, at)).await?;
+            let (Some(answer), Some(answers)) = (answer, &self.answers) else { return Ok(()) };
+            let keep = self.keep;
+            let put = answers.submit(move |conn| answers::put(conn, keep, payment, &answer, at));
+            // The delivery is durable; an answer that could not be kept is only not given again.
+            let kept = match put {
+                Ok(put) => put.await.map_err(gone).and_then(|kept| kept),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = kept {
+                tracing::warn!(%payment, error = %e, "an answer was not kept");
+            }
+            Ok(())
+        })
+    }
+
+    fn answer(&self, payment: PaymentId) -> Fut<'_, Result<Option<Kept>, LedgerError>> {
+        Box::pin(async move {
+            let Some(answers) = &self.answers else { return Ok(None) };
+            let (keep, now) = (self.keep, self.now());
+            answers.submit(move |conn| answers::get(conn, keep, payment, now))?.await.map_err(gone)?
+        })
+    }
+
+    fn payment(&self, payment: PaymentId) -> Fut<'_, Result<Option<PaymentView>, LedgerError>> {
+        self.read(move |conn| read::payment(conn, payment))
+    }
+
+    fn latest(&self, key: PurchaseKey) -> Fut<'_, Result<Option<PaymentView>, LedgerError>> {
+        self.read(move |conn| read::latest(conn, &key))
+    }
+
+    fn unfinished(
+        &self,
+        workspace: String,
+        agent: String,
+        fingerprint: Fingerprint,
+    ) -> Fut<'_, Result<Vec<PaymentView>, LedgerError>> {
+        let now = self.now();
+        self.read(move |conn| read::unfinished(conn, (&workspace, &agent), fingerprint, now))
+    }
+
+    fn payments(&self, filter: PaymentFilter) -> Fut<'_, Result<Vec<PaymentView>, LedgerError>> {
+        self.read(move |conn| read::payments(conn, &filter))
+    }
+
+    fn budgets(&self, at: Timestamp) -> Fut<'_, Result<Vec<BudgetView>, LedgerError>> {
+        self.told_of(at);
+        self.read(move |conn| read::budgets(conn, at))
+    }
+
+    fn facts(&self, query: FactsQuery) -> Fut<'_, Result<Facts, LedgerError>> {
+        self.told_of(query.at);
+        self.read(move |conn| tallies::facts(conn, &query))
+    }
+
+    fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>> {
+        self.read(move |conn| approvals::find(conn, approval))
+    }
+
+    fn approvals(&self, pending: bool) -> Fut<'_, Result<Vec<Approval>, LedgerError>> {
+        self.read(move |conn| approvals::list(conn, pending))
+    }
+
+    fn vote(&self, cast: Cast) -> Fut<'_, Result<Approval, LedgerError>> {
+        self.told_of(cast.at);
+        let epoch = self.identity.epoch;
+        Box::pin(async move {
+            let voted = self.write(Class::Relief, move |conn| approvals::vote(conn, epoch, &cast)).await?;
+            voted.map_err(Fault::told)
+        })
+    }
+
+    fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>> {
+        self.told_of(at);
+        let epoch = self.identity.epoch;
+        self.write(Class::Relief, move |conn| approvals::expire_all(conn, epoch, at))
+    }
+
+    fn open_session(&self, session: Session) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(session.created_at);
+        self.write(Class::Growth, move |conn| admin::open_session(conn, &session))
+    }
+
+    fn close_session(&self, session: SessionId, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(at);
+        self.write(Class::Relief, move |conn| admin::close_session(conn, session, &by, at))
+    }
+
+    fn session_by_token(&self, token_sha256: String) -> Fut<'_, Result<Option<Session>, LedgerError>> {
+        self.read(move |conn| admin::session_by_token(conn, &token_sha256))
+    }
+
+    fn sessions(&self) -> Fut<'_, Result<Vec<Session>, LedgerError>> {
+        self.read(admin::sessions)
+    }
+
+    fn suspend(&self, suspension: Suspension) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(suspension.at);
+        self.write(Class::Relief, move |conn| admin::suspend(conn, &suspension))
+    }
+
+    fn resume(&self, scope: SuspensionScope, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(at);
+        self.write(Class::Relief, move |conn| admin::resume(conn, &scope, &by, at))
+    }
+
+    fn suspensions(&self) -> Fut<'_, Result<Vec<Suspension>, LedgerError>> {
+        self.read(admin::suspensions)
+    }
+
+    fn require_generation(&self, generation: u64) -> Fut<'_, Result<(), LedgerError>> {
+        self.write(Class::Relief, move |conn| admin::require_generation(conn, generation))
+    }
+
+    fn remember(&self, blobs: Vec<Vec<u8>>) -> Fut<'_, Result<(), LedgerError>> {
+        Box::pin(async move {
+            let blobs: Vec<_> = blobs.into_iter().map(|bytes| (admin::digest(&bytes), bytes)).collect();
+            self.write(Class::Growth, move |conn| admin::remember(conn, &blobs)).await
+        })
+    }
+
+    fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(note.at);
+        self.write(Class::Growth, move |conn| admin::note(conn, &note))
+    }
+}

@@ -1,0 +1,184 @@
+-- Moments are milliseconds since the epoch, amounts are ledger units (micros or counts).
+-- The constraints are the last wall: they hold whatever the program above them does.
+
+CREATE TABLE meta(k TEXT PRIMARY KEY, v ANY NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE budget(
+  id BLOB PRIMARY KEY CHECK(length(id)=16),
+  owner TEXT NOT NULL, name TEXT NOT NULL,
+  unit INTEGER NOT NULL CHECK(unit IN (0,1)),          -- 0 micros, 1 count
+  kind INTEGER NOT NULL CHECK(kind IN (0,1,2,3)),      -- 0 lifetime, 1 rolling, 2 day, 3 month
+  zone TEXT, width INTEGER CHECK(width>0),             -- width in seconds
+  created INTEGER NOT NULL,
+  CHECK((kind=1)=(width IS NOT NULL)), CHECK((kind IN (2,3))=(zone IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+
+-- One row per (budget, window). `lim` is the limit the last grant stated.
+CREATE TABLE budget_window(
+  budget BLOB NOT NULL REFERENCES budget(id), win INTEGER NOT NULL CHECK(win>=0),
+  lim INTEGER NOT NULL CHECK(lim BETWEEN 0 AND 4000000000000000000),
+  held INTEGER NOT NULL DEFAULT 0 CHECK(held>=0),
+  spent INTEGER NOT NULL DEFAULT 0 CHECK(spent>=0),
+  mark INTEGER NOT NULL DEFAULT 0,   -- rolling: the latest moment seen; never decreases
+  alerted INTEGER, reviewed INTEGER, -- the threshold that was latched
+  PRIMARY KEY(budget,win), CHECK(held+spent<=lim)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER window_mark BEFORE UPDATE OF mark ON budget_window WHEN NEW.mark<OLD.mark
+BEGIN SELECT RAISE(ABORT,'the watermark of a window never goes back'); END;
+
+-- The ring of a rolling window: what was spent, by the bucket of the decision.
+CREATE TABLE bucket(
+  budget BLOB NOT NULL, start INTEGER NOT NULL, spent INTEGER NOT NULL CHECK(spent>=0),
+  PRIMARY KEY(budget,start)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE payment(
+  id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),
+  workspace TEXT NOT NULL, agent TEXT NOT NULL, purchase TEXT NOT NULL,
+  attempt INTEGER NOT NULL CHECK(attempt>0),
+  fingerprint BLOB NOT NULL CHECK(length(fingerprint)=32),
+  session BLOB CHECK(length(session)=16),
+  method TEXT NOT NULL, host TEXT NOT NULL, path TEXT NOT NULL, pay_to TEXT NOT NULL,
+  network TEXT NOT NULL, asset TEXT NOT NULL,
+  amount BLOB NOT NULL CHECK(length(amount)=32),
+  value INTEGER NOT NULL CHECK(value BETWEEN 0 AND 1000000000000000),
+  payer BLOB, nonce BLOB CHECK(length(nonce)=32), valid_before INTEGER, payload TEXT, -- written once
+  signature BLOB CHECK(length(signature)=65),                                        -- written once
+  state INTEGER NOT NULL CHECK(state IN (1,2,4,5,6,7,8)),
+  version INTEGER NOT NULL DEFAULT 0,
+  epoch INTEGER NOT NULL,           -- of the process that wrote the payload
+  signed INTEGER,                   -- when the payload was written
+  counted INTEGER NOT NULL,         -- the moment it counts at in histories
+  delivered INTEGER NOT NULL DEFAULT 0 CHECK(delivered IN (0,1)),
+  facts TEXT NOT NULL, decision BLOB NOT NULL, approval BLOB,
+  refusal TEXT, repeats INTEGER NOT NULL DEFAULT 0,
+  txhash TEXT, block INTEGER,
+  created INTEGER NOT NULL, updated INTEGER NOT NULL,
+  CHECK((payload IS NULL)=(nonce IS NULL)), CHECK((payload IS NULL)=(payer IS NULL)),
+  CHECK((payload IS NULL)=(valid_before IS NULL)), CHECK((payload IS NULL)=(signed IS NULL)),
+  CHECK(state NOT IN (4,5,6,7) OR payload IS NOT NULL),
+  CHECK(state NOT IN (1,2) OR payload IS NULL),
+  CHECK(signature IS NULL OR payload IS NOT NULL)
+) STRICT;
+CREATE UNIQUE INDEX payment_attempt ON payment(workspace,agent,purchase,attempt);
+CREATE UNIQUE INDEX payment_live ON payment(workspace,agent,purchase) WHERE state NOT IN (1,8);
+CREATE UNIQUE INDEX payment_nonce ON payment(network,asset,payer,nonce) WHERE nonce IS NOT NULL;
+CREATE INDEX payment_owner ON payment(workspace,agent,state,id);
+CREATE INDEX payment_state ON payment(state,id);
+CREATE INDEX payment_session ON payment(session,id) WHERE session IS NOT NULL;
+CREATE INDEX payment_at_seller ON payment(workspace,host) WHERE state IN (4,5);
+CREATE INDEX payment_at_payee ON payment(workspace,pay_to) WHERE state IN (4,5);
+CREATE INDEX payment_unfinished ON payment(workspace,agent,fingerprint,id)
+  WHERE state=2 OR (delivered=0 AND state IN (4,5,6,7));
+CREATE INDEX payment_repeat ON payment(workspace,agent,fingerprint,counted) WHERE state NOT IN (1,8);
+CREATE INDEX payment_denied ON payment(workspace,agent,fingerprint,created) WHERE state=1;
+
+CREATE TRIGGER payment_payload BEFORE UPDATE OF payload,nonce,payer,valid_before ON payment
+WHEN OLD.payload IS NOT NULL AND (NEW.payload IS NOT OLD.payload OR NEW.nonce IS NOT OLD.nonce
+  OR NEW.payer IS NOT OLD.payer OR NEW.valid_before IS NOT OLD.valid_before)
+BEGIN SELECT RAISE(ABORT,'a payload is written once'); END;
+CREATE TRIGGER payment_signature BEFORE UPDATE OF signature ON payment
+WHEN OLD.signature IS NOT NULL AND NEW.signature IS NOT OLD.signature
+BEGIN SELECT RAISE(ABORT,'a signature is written once'); END;
+CREATE TRIGGER payment_final BEFORE UPDATE OF state ON payment
+WHEN OLD.state IN (1,7,8) AND NEW.state IS NOT OLD.state
+BEGIN SELECT RAISE(ABORT,'nothing leaves a final state'); END;
+CREATE TRIGGER payment_kept BEFORE DELETE ON payment
+BEGIN SELECT RAISE(ABORT,'payments are not deleted'); END;
+
+-- What a payment reserves, goes back to, or was spent from. Always the window of the decision.
+CREATE TABLE hold(
+  payment BLOB NOT NULL REFERENCES payment(id), budget BLOB NOT NULL, win INTEGER NOT NULL,
+  ord INTEGER NOT NULL,
+  amount INTEGER NOT NULL CHECK(amount BETWEEN 1 AND 1000000000000000),
+  lim INTEGER NOT NULL, alert INTEGER, review INTEGER,
+  bucket INTEGER,                   -- rolling: the bucket of the decision
+  due INTEGER,                      -- rolling: when it ages, once a payload exists
+  aged INTEGER NOT NULL DEFAULT 0 CHECK(aged IN (0,1)), -- already counted as spent
+  open INTEGER NOT NULL DEFAULT 1 CHECK(open IN (0,1)),
+  settled INTEGER CHECK(settled BETWEEN 0 AND amount),
+  at INTEGER NOT NULL,
+  PRIMARY KEY(payment,budget,win),
+  FOREIGN KEY(budget,win) REFERENCES budget_window(budget,win),
+  CHECK((open=1)=(settled IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX hold_due ON hold(budget,due) WHERE open=1 AND aged=0 AND due IS NOT NULL;
+
+CREATE TABLE decision(
+  id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),
+  payment BLOB NOT NULL REFERENCES payment(id), purchase TEXT NOT NULL,
+  at INTEGER NOT NULL, generation INTEGER NOT NULL,
+  request TEXT NOT NULL, judgement TEXT NOT NULL,
+  verdict TEXT NOT NULL, reasons TEXT NOT NULL, refusal TEXT
+) STRICT;
+CREATE INDEX decision_payment ON decision(payment);
+
+-- A payment's history; `n` is the payment's version.
+CREATE TABLE step(
+  payment BLOB NOT NULL REFERENCES payment(id), n INTEGER NOT NULL,
+  at INTEGER NOT NULL, state INTEGER NOT NULL, event TEXT, why TEXT NOT NULL,
+  PRIMARY KEY(payment,n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE approval(
+  id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),
+  payment BLOB NOT NULL REFERENCES payment(id),
+  state INTEGER NOT NULL CHECK(state IN (0,1,2,3,4)), -- pending approved denied expired used
+  frozen TEXT NOT NULL, shown TEXT NOT NULL, terms TEXT NOT NULL,
+  created INTEGER NOT NULL, expires INTEGER NOT NULL
+) STRICT;
+CREATE INDEX approval_state ON approval(state,id);
+CREATE INDEX approval_expires ON approval(expires) WHERE state IN (0,1);
+CREATE TRIGGER approval_final BEFORE UPDATE OF state ON approval
+WHEN OLD.state IN (2,3,4) AND NEW.state IS NOT OLD.state
+BEGIN SELECT RAISE(ABORT,'an approval is decided and used once'); END;
+
+CREATE TABLE vote(
+  approval BLOB NOT NULL REFERENCES approval(id), operator TEXT NOT NULL,
+  approve INTEGER NOT NULL CHECK(approve IN (0,1)), at INTEGER NOT NULL, note TEXT NOT NULL,
+  UNIQUE(approval,operator)
+) STRICT;
+
+CREATE TABLE session(
+  id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16), token TEXT NOT NULL UNIQUE,
+  agent TEXT NOT NULL, body TEXT NOT NULL, expires INTEGER NOT NULL, closed INTEGER,
+  count INTEGER NOT NULL DEFAULT 0, value INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE suspension(
+  scope TEXT NOT NULL, name TEXT NOT NULL, by TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(scope,name)
+) STRICT, WITHOUT ROWID;
+
+-- Advisory figures for policies, kept as they change so that reading them never walks payments.
+CREATE TABLE tally(                 -- by minute, two days of them
+  kind INTEGER NOT NULL CHECK(kind IN (0,1)), -- 0 agent, 1 seller host
+  workspace TEXT NOT NULL, name TEXT NOT NULL, minute INTEGER NOT NULL,
+  count INTEGER NOT NULL, value INTEGER NOT NULL,
+  PRIMARY KEY(kind,workspace,name,minute)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE seller(
+  workspace TEXT NOT NULL, host TEXT NOT NULL,
+  count INTEGER NOT NULL DEFAULT 0, value INTEGER NOT NULL DEFAULT 0, -- not denied, not released
+  first_paid INTEGER, last_paid INTEGER, last_pay_to TEXT,            -- settled only
+  PRIMARY KEY(workspace,host)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE payee(
+  workspace TEXT NOT NULL, pay_to TEXT NOT NULL, first_paid INTEGER NOT NULL,
+  PRIMARY KEY(workspace,pay_to)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE price(
+  workspace TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+  value INTEGER NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(workspace,host,method,path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blob(digest BLOB NOT NULL PRIMARY KEY CHECK(length(digest)=32), bytes BLOB NOT NULL) STRICT;
+
+CREATE TABLE audit(
+  seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL,
+  body TEXT NOT NULL, prev BLOB NOT NULL CHECK(length(prev)=32), hash BLOB NOT NULL CHECK(length(hash)=32)
+) STRICT;
+CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT,'records are not deleted'); END;
+CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT,'records are not changed'); END;

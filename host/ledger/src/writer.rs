@@ -1,0 +1,433 @@
+//! The one thread that writes.
+//!
+//! It takes what has queued while the last batch was in flight, applies each job in a savepoint of
+//! one transaction, commits once, and only then answers. There is no timer: a lone job is committed
+//! at once, and under load one `fsync` carries many.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use countersign_core::ledger::LedgerError;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::open::OpenError;
+use crate::sql::{Answer, Done, Fault};
+
+/// Jobs that may wait; more are told [`LedgerError::Overloaded`].
+pub(crate) const QUEUE: usize = 4_096;
+/// Jobs of one transaction.
+const BATCH: usize = 256;
+/// Pages in the WAL at which the other thread copies them into the database (4 MiB).
+const CHECKPOINT_AT: u64 = 1_000;
+/// Pages at which the writer does it itself (32 MiB). Under unbroken load the other thread never
+/// quite catches up, and only a WAL that is copied whole starts again from its beginning.
+const CHECKPOINT_OWN: u64 = 8_000;
+
+/// Whether a job may run when the disk is nearly full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A purchase: it also does nothing if its caller has gone, for nothing was signed.
+    Purchase,
+    /// Something new.
+    Growth,
+    /// Something that resolves what is there, or stops it.
+    Relief,
+}
+
+trait Job: Send {
+    fn class(&self) -> Class;
+    fn abandoned(&self) -> bool;
+    /// Runs; answers whether its writes are kept.
+    fn run(&mut self, conn: &Connection) -> Ran;
+    fn refuse(&mut self, why: &LedgerError);
+    /// Sends the result, or this error instead of it.
+    fn answer(self: Box<Self>, instead: Option<&LedgerError>);
+}
+
+enum Ran {
+    Keep,
+    Undo,
+    Fatal(String),
+}
+
+struct Task<T, F> {
+    class: Class,
+    work: Option<F>,
+    result: Option<Result<T, LedgerError>>,
+    reply: oneshot::Sender<Result<T, LedgerError>>,
+}
+
+impl<T, F> Job for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> Answer<Done<T>> + Send,
+{
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn abandoned(&self) -> bool {
+        self.class == Class::Purchase && self.reply.is_closed()
+    }
+
+    fn run(&mut self, conn: &Connection) -> Ran {
+        let Some(work) = self.work.take() else { return Ran::Undo };
+        let (ran, result) = match work(conn) {
+            Ok(Done::Keep(value)) => (Ran::Keep, Ok(value)),
+            Ok(Done::Undo(value)) => (Ran::Undo, Ok(value)),
+            Err(fault) if fault.is_fatal() => {
+                let told = fault.told();
+                (Ran::Fatal(told.to_string()), Err(told))
+            }
+            Err(fault) => (Ran::Undo, Err(fault.told())),
+        };
+        self.result = Some(result);
+        ran
+    }
+
+    fn refuse(&mut self, why: &LedgerError) {
+        self.work = None;
+        self.result = Some(Err(why.clone()));
+    }
+
+    fn answer(self: Box<Self>, instead: Option<&LedgerError>) {
+        let result = match (instead, self.result) {
+            (Some(e), _) => Err(e.clone()),
+            (None, Some(result)) => result,
+            (None, None) => Err(LedgerError::Unavailable("the job was not run".to_owned())),
+        };
+        // A caller that has gone away takes nothing back: what was committed stands.
+        drop(self.reply.send(result));
+    }
+}
+
+/// The writer's side of the ledger.
+pub(crate) struct Writer {
+    queue: Option<SyncSender<Box<dyn Job>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the writer's and the checkpointer's threads.
+    pub(crate) fn start(
+        mut conn: Connection,
+        checkpointer: Connection,
+        path: PathBuf,
+        headroom: u64,
+    ) -> Result<Self, OpenError> {
+        let (queue, jobs) = sync_channel(QUEUE);
+        let (wake, woken) = sync_channel(1);
+        let pages = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&pages);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, n| {
+            seen.store(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let state = Serving { conn, jobs, path, headroom, pages, wake, broken: None };
+        let threads = vec![
+            spawn("ledger-writer", move || state.serve())?,
+            spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
+        ];
+        Ok(Self { queue: Some(queue), threads })
+    }
+
+    /// Queues a job; its answer comes when it is durable.
+    pub(crate) fn submit<T, F>(&self, class: Class, work: F) -> Result<oneshot::Receiver<Result<T, LedgerError>>, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Answer<Done<T>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let task = Box::new(Task { class, work: Some(work), result: None, reply });
+        let ended = || LedgerError::Unavailable("the ledger's writer has ended; restart the gateway".to_owned());
+        match self.queue.as_ref().ok_or_else(ended)?.try_send(task) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(LedgerError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(ended()),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What is queued is still written; the queue then ends, and with it both threads.
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Starts a named thread.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|e| OpenError::Store(format!("no thread for {name}: {e}")))
+}
+
+struct Serving {
+    conn: Connection,
+    jobs: Receiver<Box<dyn Job>>,
+    path: PathBuf,
+    headroom: u64,
+    pages: Arc<AtomicU64>,
+    wake: SyncSender<()>,
+    broken: Option<LedgerError>,
+}
+
+impl Serving {
+    fn serve(mut self) {
+        while let Ok(first) = self.jobs.recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH {
+                let Ok(next) = self.jobs.try_recv() else { break };
+                batch.push(next);
+            }
+            let failed = match &self.broken {
+                Some(why) => Some(why.clone()),
+                None => self.apply(&mut batch).err(),
+            };
+            for job in batch {
+                job.answer(failed.as_ref());
+            }
+            self.checkpoint();
+        }
+    }
+
+    fn apply(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        let short = self.short_of_room(batch);
+        // Somebody else's write lock (a shell on the file) delays us and fails this batch only.
+        self.execute("BEGIN IMMEDIATE").map_err(|e| LedgerError::Unavailable(e.to_string()))?;
+        for job in batch.iter_mut() {
+            match &short {
+                Some(why) if job.class() != Class::Relief => job.refuse(why),
+                _ if job.abandoned() => {}
+                _ => self.run(job.as_mut())?,
+            }
+        }
+        self.execute("COMMIT").map_err(|e| self.give_up(&format!("a commit failed: {e}")))
+    }
+
+    fn run(&mut self, job: &mut dyn Job) -> Result<(), LedgerError> {
+        let savepoint = self.execute("SAVEPOINT job");
+        savepoint.map_err(|e| self.give_up(&e.to_string()))?;
+        let ended = match job.run(&self.conn) {
+            Ran::Keep => self.execute("RELEASE job"),
+            Ran::Undo => self.execute("ROLLBACK TO job").and_then(|()| self.execute("RELEASE job")),
+            Ran::Fatal(why) => return Err(self.give_up(&why)),
+        };
+        ended.map_err(|e| self.give_up(&e.to_string()))
+    }
+
+    /// After a failed write or sync nothing in memory may be trusted, and trying again is how data
+    /// is lost: this writer is done, and so is every job of the batch.
+    fn give_up(&mut self, why: &str) -> LedgerError {
+        tracing::error!(why, "the ledger gives up writing; restart the gateway");
+        let told = LedgerError::Unavailable(format!("{why}; nothing more is written until the gateway is restarted"));
+        self.broken = Some(told.clone());
+        if !self.conn.is_autocommit() {
+            drop(self.conn.execute_batch("ROLLBACK"));
+        }
+        told
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    fn short_of_room(&self, batch: &[Box<dyn Job>]) -> Option<LedgerError> {
+        if batch.iter().all(|job| job.class() == Class::Relief) {
+            return None;
+        }
+        match free(&self.path) {
+            Ok(bytes) if bytes >= self.headroom => None,
+            Ok(bytes) => Some(LedgerError::Unavailable(format!(
+                "less than {} MiB of disk left ({} MiB)",
+                self.headroom.div_ceil(1 << 20),
+                bytes >> 20
+            ))),
+            Err(e) => Some(LedgerError::Unavailable(format!("the free disk space cannot be read: {e}"))),
+        }
+    }
+
+    fn checkpoint(&self) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages >= CHECKPOINT_OWN {
+            passive(&self.conn);
+        } else if pages >= CHECKPOINT_AT {
+            // Full means that it is awake already.
+            let _awake = self.wake.try_send(());
+        }
+    }
+}
+
+fn free(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn checkpoint_on(woken: &Receiver<()>, conn: &Connection) {
+    while woken.recv().is_ok() {
+        passive(conn);
+    }
+}
+
+fn passive(conn: &Connection) {
+    let done = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    if let Err(e) = done {
+        // Nothing is lost by it: the WAL grows until the next one works.
+        tracing::warn!(error = %e, "a checkpoint did not work");
+    }
+}
+
+/// A job that is not prepared to be run.
+pub(crate) fn read_only<T>() -> Result<T, LedgerError> {
+    Err(LedgerError::Unavailable("opened read-only".to_owned()))
+}
+
+/// What a job's caller is told when its thread ended under it.
+pub(crate) fn gone(_: oneshot::error::RecvError) -> LedgerError {
+    LedgerError::Unavailable("the ledger's thread has ended; restart the gateway".to_owned())
+}
+
+/// Errors of preparing a job, as its caller sees them.
+pub(crate) fn told<T>(answer: Answer<T>) -> Result<T, LedgerError> {
+    answer.map_err(Fault::told)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::open;
+
+    fn start() -> (tempfile::TempDir, Writer, Arc<AtomicBool>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let conn = open::writer(&path).unwrap();
+        conn.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY)").unwrap();
+        let fail = Arc::new(AtomicBool::new(false));
+        let failing = Arc::clone(&fail);
+        conn.commit_hook(Some(move || failing.load(Ordering::SeqCst))).unwrap();
+        let checkpointer = open::writer(&path).unwrap();
+        (folder, Writer::start(conn, checkpointer, path, 0).unwrap(), fail)
+    }
+
+    fn insert(writer: &Writer, class: Class, n: u64) -> oneshot::Receiver<Result<u64, LedgerError>> {
+        let work = move |conn: &Connection| {
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(?1)", [n])?;
+            Ok(Done::Keep(n))
+        };
+        writer.submit(class, work).unwrap()
+    }
+
+    fn count(folder: &tempfile::TempDir) -> u64 {
+        let conn = Connection::open(folder.path().join("x.db")).unwrap();
+        conn.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap()
+    }
+
+    /// Keeps the writer busy until the sender is used or dropped.
+    fn stall(writer: &Writer) -> std::sync::mpsc::Sender<()> {
+        let (go, wait) = channel::<()>();
+        let (ready, started) = channel();
+        let stalled = writer.submit(Class::Relief, move |_| {
+            drop(ready.send(()));
+            drop(wait.recv());
+            Ok(Done::Keep(()))
+        });
+        drop(stalled.unwrap());
+        started.recv().unwrap();
+        go
+    }
+
+    #[test]
+    fn a_failed_commit_answers_nobody_with_success_and_ends_writing() {
+        let (folder, writer, fail) = start();
+        assert_eq!(insert(&writer, Class::Growth, 1).blocking_recv().unwrap(), Ok(1));
+        let go = stall(&writer);
+        let waiting = [2, 3].map(|n| insert(&writer, Class::Growth, n));
+        fail.store(true, Ordering::SeqCst);
+        go.send(()).unwrap();
+        for answer in waiting {
+            let told = answer.blocking_recv().unwrap().unwrap_err();
+            assert!(matches!(&told, LedgerError::Unavailable(why) if why.contains("restart")), "{told}");
+        }
+        fail.store(false, Ordering::SeqCst);
+        let later = insert(&writer, Class::Relief, 4).blocking_recv().unwrap();
+        assert!(matches!(later, Err(LedgerError::Unavailable(_))), "it does not try again");
+        drop(writer);
+        assert_eq!(count(&folder), 1);
+    }
+
+    #[test]
+    fn a_job_that_fails_takes_only_its_own_writes_with_it() {
+        let (folder, writer, _) = start();
+        let go = stall(&writer);
+        let good = insert(&writer, Class::Growth, 1);
+        let twice = writer.submit(Class::Growth, |conn: &Connection| {
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(7)", [])?;
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(1)", [])?;
+            Ok(Done::Keep(()))
+        });
+        let undone = writer.submit(Class::Growth, |conn: &Connection| {
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(8)", [])?;
+            Ok(Done::Undo("refused"))
+        });
+        let after = insert(&writer, Class::Growth, 2);
+        drop(go);
+        assert_eq!(good.blocking_recv().unwrap(), Ok(1));
+        assert!(matches!(twice.unwrap().blocking_recv().unwrap(), Err(LedgerError::Conflict(_))));
+        assert_eq!(undone.unwrap().blocking_recv().unwrap(), Ok("refused"));
+        assert_eq!(after.blocking_recv().unwrap(), Ok(2));
+        drop(writer);
+        assert_eq!(count(&folder), 2);
+    }
+
+    #[test]
+    fn a_sick_disk_ends_writing() {
+        let (folder, writer, _) = start();
+        let go = stall(&writer);
+        let before = insert(&writer, Class::Growth, 1);
+        let sick = writer.submit(Class::Growth, |_: &Connection| -> Answer<Done<()>> {
+            let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            Err(rusqlite::Error::SqliteFailure(error, None).into())
+        });
+        drop(go);
+        assert!(before.blocking_recv().unwrap().is_err(), "it was in the same transaction");
+        assert!(sick.unwrap().blocking_recv().unwrap().is_err());
+        assert!(insert(&writer, Class::Relief, 2).blocking_recv().unwrap().is_err());
+        drop(writer);
+        assert_eq!(count(&folder), 0);
+    }
+
+    #[test]
+    fn a_full_queue_says_so() {
+        let (folder, writer, _) = start();
+        let go = stall(&writer);
+        let queued: Vec<_> = (0..4_096).map(|n| insert(&writer, Class::Growth, n)).collect();
+        let more = writer.submit(Class::Relief, |_: &Connection| Ok(Done::Keep(())));
+        assert_eq!(more.err(), Some(LedgerError::Overloaded));
+        drop(go);
+        assert!(queued.into_iter().all(|q| q.blocking_recv().unwrap().is_ok()));
+        drop(writer);
+        assert_eq!(count(&folder), 4_096);
+    }
+
+    #[test]
+    fn a_purchase_whose_caller_has_gone_is_not_made_and_anything_else_is() {
+        let (folder, writer, _) = start();
+        let go = stall(&writer);
+        drop(insert(&writer, Class::Purchase, 1));
+        drop(insert(&writer, Class::Relief, 2));
+        drop(go);
+        drop(writer);
+        let conn = Connection::open(folder.path().join("x.db")).unwrap();
+        let left: u64 = conn.query_row("SELECT group_concat(n) FROM t", [], |r| r.get::<_, String>(0)).unwrap().parse().unwrap();
+        assert_eq!(left, 2);
+    }
+}

@@ -1,0 +1,366 @@
+//! What every test needs: a store in a folder of its own, and purchases to put into it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use countersign_core::budget::{HOST, PlacedHold};
+use countersign_core::evm::{Address, Signature65};
+use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
+use countersign_core::ledger::{
+    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Fingerprint, Grant, Ledger, LedgerError,
+    NewApproval, PaymentFacts, PurchaseKey, Refusal, Resume, Session, Transition,
+};
+use countersign_core::money::{Atomic, Micros};
+use countersign_core::payment::{Event, State};
+use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
+use countersign_core::time::Timestamp;
+use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, ReviewTerms, Unit, Verdict, Window};
+use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Version};
+use countersign_ledger::{Options, SqliteLedger};
+
+/// Where every test's time starts.
+pub const T0: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+pub fn at(seconds: u64) -> Timestamp {
+    T0.plus_millis(seconds * 1_000)
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread.
+pub fn block<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+pub struct Rig {
+    _folder: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        Self { _folder: folder, path }
+    }
+
+    pub fn options() -> Options {
+        Options::new([7; 32], [9; 16])
+    }
+
+    pub fn open(&self) -> SqliteLedger {
+        self.open_at(T0)
+    }
+
+    pub fn open_at(&self, now: Timestamp) -> SqliteLedger {
+        SqliteLedger::open(&self.path, Self::options(), now).unwrap()
+    }
+
+    /// Changes the file behind the ledger's back.
+    pub fn raw(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(&self.path).unwrap()
+    }
+
+    /// The store must be sound, whatever the test did.
+    pub fn check(&self) {
+        let found = countersign_ledger::check_integrity(&self.path).unwrap();
+        assert!(found.is_sound(), "{found:#?}");
+    }
+}
+
+fn random(n: u64) -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[2..].copy_from_slice(&n.to_be_bytes());
+    bytes
+}
+
+pub fn payment_id(n: u64) -> PaymentId {
+    PaymentId::new(T0.plus_millis(n), random(n))
+}
+
+pub fn approval_id(n: u64) -> ApprovalId {
+    ApprovalId::new(T0.plus_millis(n), random(n))
+}
+
+pub fn session_id(n: u64) -> SessionId {
+    SessionId::new(T0.plus_millis(n), random(n))
+}
+
+pub fn key(n: u64) -> PurchaseKey {
+    PurchaseKey {
+        workspace: "lab".into(),
+        agent: "scout".into(),
+        purchase: PurchaseId::parse(&format!("purchase-{n}")).unwrap(),
+    }
+}
+
+pub fn fingerprint(n: u64) -> Fingerprint {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    Fingerprint(bytes)
+}
+
+pub fn micros(n: u64) -> Micros {
+    Micros::new(n).unwrap()
+}
+
+pub fn facts() -> PaymentFacts {
+    PaymentFacts {
+        principal: Principal { agent: "scout".into(), workspace: Some("lab".into()), ..Principal::default() },
+        method: "GET".into(),
+        url: "https://api.example.com/quote".into(),
+        host: "api.example.com".into(),
+        path: "/quote".into(),
+        pay_to: "0x90F79bf6EB2c4f870365E785982E1f101E93b906".into(),
+        rail: "x402".into(),
+        scheme: "exact".into(),
+        network: "eip155:84532".into(),
+        asset: "0x036CbD53842c5426634e7929541eC2318f3dCF7e".into(),
+        asset_symbol: "USDC".into(),
+        asset_decimals: 6,
+        amount: Atomic::new(1_000),
+        value: micros(1_000),
+        wallet: "research".into(),
+        mandate: "research".into(),
+        offer_sha256: "00".repeat(32),
+        claims: BTreeMap::new(),
+    }
+}
+
+pub fn decision(n: u64, moment: Timestamp, verdict: Verdict) -> DecisionRecord {
+    let f = facts();
+    DecisionRecord {
+        id: DecisionId::new(T0, random(n)),
+        request: SpendRequest {
+            id: DecisionId::new(T0, random(n)),
+            purchase_id: key(n).purchase,
+            at: moment,
+            principal: f.principal,
+            purchase: Purchase {
+                method: f.method,
+                url: f.url,
+                host: f.host.clone(),
+                path: f.path,
+                query_digest: None,
+                body_digest: None,
+                observed: true,
+                description: None,
+                media_type: None,
+                category: None,
+            },
+            seller: Seller { host: f.host, pay_to: f.pay_to, ..Seller::default() },
+            payment: Payment {
+                rail: f.rail,
+                scheme: f.scheme,
+                commitment: Commitment::Fixed,
+                network: f.network,
+                asset: f.asset,
+                asset_symbol: f.asset_symbol,
+                asset_decimals: 6,
+                amount: f.amount,
+                value: f.value,
+                valid_for_seconds: 60,
+                wallet: f.wallet,
+            },
+            history: History::default(),
+            claims: vec![],
+            facts: vec![],
+        },
+        judgement: Judgement { generation: 1, opinions: vec![] },
+        verdict,
+        reasons: vec![Attributed { policy: "caps".into(), reason: Reason::new("said-so", "because") }],
+        refusal: (verdict == Verdict::Deny).then(|| "policy-denied".to_owned()),
+    }
+}
+
+pub fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorization> {
+    let network = "eip155:84532".parse().unwrap();
+    let f = facts();
+    let mut nonce = [0; 32];
+    nonce[..8].copy_from_slice(&n.to_be_bytes());
+    let offer = Offer {
+        version: Version::V2,
+        index: 0,
+        scheme: f.scheme,
+        network,
+        network_name: f.network,
+        asset: Asset {
+            id: "usdc-base-sepolia".into(),
+            network,
+            address: f.asset.parse().unwrap(),
+            symbol: "USDC".into(),
+            decimals: 6,
+            eip712: Eip712 { name: "USDC".into(), version: "2".into() },
+            price: micros(1_000_000),
+        },
+        amount: f.amount,
+        pay_to: f.pay_to.parse().unwrap(),
+        max_timeout_seconds: 60,
+        raw: "{}".into(),
+        resource: None,
+        extensions: None,
+        needs_identifier: false,
+        description: None,
+        mime_type: None,
+        category: None,
+        resource_url: None,
+    };
+    let from = Address::new([0x11; 20]);
+    let valid_before = valid_before.as_secs();
+    Box::new(Authorization { offer, payment: payment_id(n), from, nonce, valid_after: 0, valid_before })
+}
+
+pub fn signature(n: u8) -> Signature65 {
+    let mut bytes = [1; 65];
+    bytes[0] = n;
+    bytes[64] = 27;
+    Signature65::new(bytes).unwrap()
+}
+
+pub fn hold(name: &str, window: Window, limit: u64, amount: u64) -> Hold {
+    Hold { budget: name.into(), unit: Unit::Micros, window, limit, amount, alert_at: None, review_at: None }
+}
+
+pub fn placed(hold: &Hold, moment: Timestamp) -> PlacedHold {
+    PlacedHold::place(HOST, hold, moment).unwrap()
+}
+
+pub const NO_CAPS: Caps = Caps {
+    unresolved_per_seller: u32::MAX,
+    unresolved_per_payee: u32::MAX,
+    unresolved_per_agent: u32::MAX,
+    reviews_per_agent: u32::MAX,
+};
+
+pub fn new_approval(n: u64, moment: Timestamp) -> NewApproval {
+    NewApproval {
+        id: approval_id(n),
+        frozen: "ab".repeat(32),
+        terms: ReviewTerms { group: None, quorum: 1, expires_in_seconds: 3_600 },
+        expires_at: moment.plus_millis(3_600_000),
+    }
+}
+
+/// A purchase that is granted: number `n`, at this moment, with these holds.
+pub fn commit(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+    Commit {
+        payment: payment_id(n),
+        key: key(n),
+        fingerprint: fingerprint(n),
+        facts: facts(),
+        session: None,
+        decisions: vec![decision(n, moment, Verdict::Allow)],
+        holds: holds.iter().map(|h| placed(h, moment)).collect(),
+        grant: Grant::Sign(authorization(n, moment.plus_millis(60_000))),
+        review_if_reached: new_approval(n, moment),
+        resume: None,
+        caps: NO_CAPS,
+        generation: 1,
+        at: moment,
+    }
+}
+
+pub fn in_review(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+    Commit { grant: Grant::Review(new_approval(n, moment)), ..commit(n, moment, holds) }
+}
+
+/// Purchase `n` again, carried on after approval.
+pub fn resumed(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+    Commit {
+        decisions: vec![decision(n + 1_000_000, moment, Verdict::Allow)],
+        resume: Some(Resume { payment: payment_id(n), approval: approval_id(n) }),
+        ..commit(n, moment, holds)
+    }
+}
+
+pub fn denial(n: u64, moment: Timestamp) -> Denial {
+    Denial {
+        payment: payment_id(n),
+        key: key(n),
+        fingerprint: fingerprint(0),
+        facts: facts(),
+        decisions: vec![decision(n, moment, Verdict::Deny)],
+        code: "policy-denied".into(),
+        at: moment,
+    }
+}
+
+pub fn cast(n: u64, operator: &str, approve: bool, moment: Timestamp) -> Cast {
+    Cast { approval: approval_id(n), operator: operator.into(), groups: vec![], approve, note: String::new(), at: moment }
+}
+
+pub fn session(n: u64) -> Session {
+    Session {
+        id: session_id(n),
+        token_sha256: format!("token-{n}"),
+        agent: "scout".into(),
+        user: None,
+        client: None,
+        project: None,
+        task: None,
+        limit: micros(5_000_000),
+        max_payments: 5,
+        created_at: T0,
+        expires_at: at(3_600),
+        closed_at: None,
+        opened_by: "alice".into(),
+    }
+}
+
+pub fn event(n: u64, from: State, event: Event, moment: Timestamp) -> Transition {
+    Transition { payment: payment_id(n), from, event, why: format!("{event:?}"), evidence: None, at: moment }
+}
+
+pub fn put(ledger: &SqliteLedger, commit: Commit) -> Committed {
+    block(ledger.commit(commit)).unwrap()
+}
+
+pub fn granted(ledger: &SqliteLedger, commit: Commit) {
+    let done = put(ledger, commit);
+    assert!(matches!(done, Committed::Granted { .. }), "{done:?}");
+}
+
+pub fn refused(ledger: &SqliteLedger, commit: Commit) -> Refusal {
+    match put(ledger, commit) {
+        Committed::Refused(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn reviewed(ledger: &SqliteLedger, commit: Commit) -> Approval {
+    match put(ledger, commit) {
+        Committed::Review(approval) => approval,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn step(ledger: &SqliteLedger, t: Transition) -> Result<State, LedgerError> {
+    block(ledger.transition(t))
+}
+
+pub fn state(ledger: &SqliteLedger, n: u64) -> State {
+    block(ledger.payment(payment_id(n))).unwrap().unwrap().state
+}
+
+/// (held, spent) of the only budget of this name, as it stands at `moment`.
+pub fn used(ledger: &SqliteLedger, name: &str, moment: Timestamp) -> (u64, u64) {
+    let all = block(ledger.budgets(moment)).unwrap();
+    all.iter().find(|b| b.name == name).map_or((0, 0), |b| (b.held, b.spent))
+}

@@ -1,0 +1,18 @@
+//! The ledger from outside: every rule of the contract, and what a crash or a hand in the file does.
+
+#[cfg(test)]
+mod budgets;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod purchases;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
+mod reviews;
+#[cfg(test)]
+mod store;
