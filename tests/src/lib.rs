@@ -32,6 +32,7 @@ pub mod facilitator;
 pub mod http;
 pub mod peers;
 pub mod process;
+pub mod world;
 
 use std::time::{Duration, Instant};
 

@@ -183,6 +183,12 @@ impl Gateway {
         }
     }
 
+    /// Starts it (again) as [`Gateway::restart`] does, but does not wait: for killing it before it is ready.
+    pub fn spawn_again(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
     /// Whether `GET /readyz` says 200 now.
     pub fn is_ready(&self) -> bool {
         http::get(&format!("{}/readyz", self.admin_url))

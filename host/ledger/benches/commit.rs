@@ -3,8 +3,7 @@
 //! What it shows is the ratio between the lines, which is what group commit is worth; the figures
 //! themselves are the disk's and the scheduler's.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, dead_code, unreachable_pub, reason = "a measurement that cannot be made stops")]
-#![expect(missing_docs, reason = "shared with the tests")]
+#![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "a measurement that cannot be made stops")]
 
 #[path = "../tests/ledger/common.rs"]
 mod common;

@@ -124,8 +124,7 @@ pub(crate) fn resume(conn: &Connection, scope: &SuspensionScope, by: &str, at: T
 pub(crate) fn suspensions(conn: &Connection) -> Answer<Vec<Suspension>> {
     let sql = "SELECT scope,name,by,reason,at FROM suspension ORDER BY at DESC,scope,name";
     type Row = (String, String, String, String, u64);
-    let found: Vec<Row> =
-        all(conn, sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
+    let found: Vec<Row> = all(conn, sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
     let read = |(kind, name, by, reason, at): Row| {
         let scope = scope(kind, name)?;
         Ok(Suspension { scope, by, reason, at: Timestamp::from_millis(at) })

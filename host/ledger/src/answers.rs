@@ -111,9 +111,7 @@ fn used(conn: &Connection) -> Answer<u64> {
 pub(crate) fn get(conn: &Connection, o: AnswerOptions, payment: PaymentId, now: Timestamp) -> Answer<Option<Kept>> {
     let sql = "SELECT status,headers,body FROM answer WHERE payment=?1 AND at>=?2";
     let since = now.minus_millis(o.keep_millis).as_millis();
-    let found = one(conn, sql, (payment.as_bytes(), since), |r| {
-        Ok((r.get(0)?, r.get::<_, String>(1)?, r.get(2)?))
-    })?;
+    let found = one(conn, sql, (payment.as_bytes(), since), |r| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
     let Some((status, headers, body)) = found else { return Ok(None) };
     Ok(Some(Kept { status, headers: serde_json::from_str(&headers)?, body }))
 }

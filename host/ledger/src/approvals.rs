@@ -137,14 +137,8 @@ pub(crate) fn lapse_of(conn: &Connection, payment: PaymentId) -> Answer<()> {
 }
 
 fn withdraw(conn: &Connection, epoch: u64, payment: PaymentId, why: &str, at: Timestamp) -> Answer<()> {
-    let t = Transition {
-        payment,
-        from: State::Review,
-        event: Event::Withdraw,
-        why: why.to_owned(),
-        evidence: None,
-        at,
-    };
+    let t =
+        Transition { payment, from: State::Review, event: Event::Withdraw, why: why.to_owned(), evidence: None, at };
     life::apply(conn, epoch, &t).map(drop)
 }
 
@@ -156,11 +150,7 @@ fn expire(conn: &Connection, epoch: u64, approval: &Approval, at: Timestamp) -> 
 
 /// Counts a word. The inner result is what the caller is told although something was written: a
 /// word that comes too late lapses the approval.
-pub(crate) fn vote(
-    conn: &Connection,
-    epoch: u64,
-    cast: &Cast,
-) -> Answer<Done<Result<Approval, Fault>>> {
+pub(crate) fn vote(conn: &Connection, epoch: u64, cast: &Cast) -> Answer<Done<Result<Approval, Fault>>> {
     let approval = find(conn, cast.approval)?.ok_or_else(Fault::not_found)?;
     if approval.state != ApprovalState::Pending {
         return Err(Fault::conflict(format!("the approval is {:?} already", approval.state).to_lowercase()));
@@ -204,7 +194,8 @@ pub(crate) fn vote(
 
 /// Lapses what nobody answered, or nobody used, in time.
 pub(crate) fn expire_all(conn: &Connection, epoch: u64, at: Timestamp) -> Answer<Done<u32>> {
-    let sql = format!("{COLUMNS} WHERE state IN (0,1) AND expires<=?1 ORDER BY expires LIMIT ?2");
+    let sql =
+        format!("{COLUMNS} INDEXED BY approval_expires WHERE state IN (0,1) AND expires<=?1 ORDER BY expires LIMIT ?2");
     let over = all(conn, &sql, (at.as_millis(), LAPSED_AT_ONCE), stored)?;
     let mut lapsed = 0_u32;
     for s in over {

@@ -161,9 +161,8 @@ fn counters(conn: &Connection, found: &mut Integrity) -> Answer<()> {
                FROM budget_window w JOIN budget b ON b.id=w.budget
                LEFT JOIN h ON h.budget=w.budget AND h.win=w.win LEFT JOIN s ON s.budget=w.budget";
     type Row = (String, u64, u64, u64, u64, u64, u64);
-    let rows: Vec<Row> = all(conn, sql, [], |r| {
-        Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?))
-    })?;
+    let rows: Vec<Row> =
+        all(conn, sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?)))?;
     for (name, win, lim, held, spent, true_held, true_spent) in rows {
         if held.saturating_add(spent) > lim {
             found.over_limit.push(format!("{name} at {win}: {held} held and {spent} spent of {lim}"));
@@ -182,8 +181,7 @@ fn buckets(conn: &Connection, found: &mut Integrity) -> Answer<()> {
                FROM hold WHERE bucket IS NOT NULL GROUP BY budget,bucket";
     let read = |r: &rusqlite::Row<'_>| Ok(((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?), r.get::<_, u64>(2)?));
     let true_ones: BTreeMap<_, _> = all(conn, sql, [], read)?.into_iter().collect();
-    let stored: BTreeMap<_, _> =
-        all(conn, "SELECT budget,start,spent FROM bucket", [], read)?.into_iter().collect();
+    let stored: BTreeMap<_, _> = all(conn, "SELECT budget,start,spent FROM bucket", [], read)?.into_iter().collect();
     for ((budget, start), spent) in &stored {
         let truly = true_ones.get(&(*budget, *start)).copied().unwrap_or(0);
         if truly != *spent {
@@ -262,4 +260,3 @@ fn states(conn: &Connection, found: &mut Integrity) -> Answer<()> {
     }
     Ok(())
 }
-

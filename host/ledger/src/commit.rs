@@ -1,11 +1,11 @@
 //! The commit point: decisions, holds, payload and record in one transaction, or nothing.
 
+use countersign_core::budget::PlacedHold;
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Alert, Approval, ApprovalState, Caps, Commit, Committed, DecisionRecord, Grant, NewApproval, PaymentFacts,
     PurchaseKey, Refusal, Resume,
 };
-use countersign_core::budget::PlacedHold;
 use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
 use countersign_core::x402::Authorization;
@@ -80,9 +80,16 @@ impl Documents {
                 "INSERT INTO decision(id,payment,purchase,at,generation,request,judgement,verdict,reasons,refusal)
                  VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
                 params![
-                    d.id.as_bytes(), payment.as_bytes(), key.purchase.as_str(), d.request.at.as_millis(),
-                    d.judgement.generation, written.request, written.judgement, written.verdict,
-                    written.reasons, d.refusal
+                    d.id.as_bytes(),
+                    payment.as_bytes(),
+                    key.purchase.as_str(),
+                    d.request.at.as_millis(),
+                    d.judgement.generation,
+                    written.request,
+                    written.judgement,
+                    written.verdict,
+                    written.reasons,
+                    d.refusal
                 ],
             )?;
             records.push(json!({
@@ -166,7 +173,9 @@ fn decide(conn: &Connection, epoch: u64, p: &Prepared) -> Outcome<Committed> {
             }
             signed(conn, p, a, &placed).map(Ok)
         }
-        (Grant::Sign(_), None) if reached => review(conn, epoch, p, &c.review_if_reached, vec![budget_review()], &placed),
+        (Grant::Sign(_), None) if reached => {
+            review(conn, epoch, p, &c.review_if_reached, vec![budget_review()], &placed)
+        }
         (Grant::Sign(a), None) => {
             insert_payment(conn, &new_payment(p, epoch, Some(a), None)?)?;
             life::record_step(conn, c.payment, 0, State::Signed, None, "granted", c.at)?;
@@ -232,12 +241,15 @@ pub(crate) fn next_attempt(conn: &Connection, key: &PurchaseKey) -> Answer<u32> 
 fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
     let old = c.at.minus_millis(IN_FLIGHT).as_millis();
     let (workspace, facts) = (&c.key.workspace, &c.facts);
-    let unresolved = |column: &str, who: &str| -> Answer<u32> {
+    // Two ranges of one index, each read no further than the cap: what is merely in flight is not
+    // even looked at.
+    let unresolved = |column: &str, who: &str, cap: u32| -> Answer<u32> {
+        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5)");
         let sql = format!(
-            "SELECT count(*) FROM payment WHERE workspace=?1 AND {column}=?2
-               AND state IN (4,5) AND (state=5 OR signed<=?3)"
+            "SELECT (SELECT count(*) FROM ({base} AND state=5 LIMIT ?4))
+                  + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))"
         );
-        Ok(one(conn, &sql, (workspace, who, old), |r| r.get(0))?.unwrap_or(0))
+        Ok(one(conn, &sql, (workspace, who, old, cap), |r| r.get(0))?.unwrap_or(0))
     };
     let caps: Caps = c.caps;
     for (scope, column, who, cap) in [
@@ -245,7 +257,7 @@ fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
         ("payee", "pay_to", &facts.pay_to, caps.unresolved_per_payee),
         ("agent", "agent", &c.key.agent, caps.unresolved_per_agent),
     ] {
-        let count = unresolved(column, who)?;
+        let count = unresolved(column, who, cap)?;
         if count >= cap {
             return Ok(Err(Refusal::Unresolved { scope, count }));
         }
@@ -269,14 +281,18 @@ fn resumable(conn: &Connection, c: &Commit, resume: Resume) -> Outcome<Resumed> 
     let Some(approval) = approvals::find(conn, resume.approval)? else {
         return Ok(Err(Refusal::Approval));
     };
-    let good = approval.state == ApprovalState::Approved
-        && approval.payment == resume.payment
-        && approval.expires_at > c.at;
+    let good =
+        approval.state == ApprovalState::Approved && approval.payment == resume.payment && approval.expires_at > c.at;
     let sql = "SELECT 1 FROM payment WHERE id=?1 AND state=?2 AND approval=?3
                AND workspace=?4 AND agent=?5 AND purchase=?6 AND fingerprint=?7";
     let params = params![
-        resume.payment.as_bytes(), State::Review.number(), resume.approval.as_bytes(),
-        c.key.workspace, c.key.agent, c.key.purchase.as_str(), c.fingerprint.0
+        resume.payment.as_bytes(),
+        State::Review.number(),
+        resume.approval.as_bytes(),
+        c.key.workspace,
+        c.key.agent,
+        c.key.purchase.as_str(),
+        c.fingerprint.0
     ];
     let waiting = one(conn, sql, params, |_| Ok(()))?.is_some();
     if good && waiting {
@@ -482,8 +498,11 @@ fn review(
     let approval: Approval = approvals::open(conn, c.payment, new, &shown, c.at)?;
     let mut record = beside(conn, p, placed, None)?;
     if let Some(map) = record.as_object_mut() {
-        map.insert("approval".to_owned(), json!({ "id": new.id, "frozen": new.frozen, "terms": new.terms,
-            "expires_at": new.expires_at, "shown": shown }));
+        map.insert(
+            "approval".to_owned(),
+            json!({ "id": new.id, "frozen": new.frozen, "terms": new.terms,
+            "expires_at": new.expires_at, "shown": shown }),
+        );
     }
     append(conn, c.at, "payment-review", record)?;
     Ok(Ok(Committed::Review(approval)))

@@ -48,21 +48,24 @@ pub(crate) fn deny(conn: &Connection, epoch: u64, p: &Prepared) -> Answer<Done<P
         return Err(Fault::conflict(format!("the purchase has a live attempt: {live}")));
     }
     let decision = d.decisions.first().ok_or_else(|| Fault::conflict("a denial without a decision"))?;
-    insert_payment(conn, &NewPayment {
-        id: d.payment,
-        key: &d.key,
-        fingerprint: d.fingerprint.0,
-        session: session(d),
-        facts: &p.facts,
-        documents: &p.documents,
-        decision: decision.id,
-        state: State::Denied,
-        epoch,
-        payload: None,
-        approval: None,
-        refusal: Some(&d.code),
-        at: d.at,
-    })?;
+    insert_payment(
+        conn,
+        &NewPayment {
+            id: d.payment,
+            key: &d.key,
+            fingerprint: d.fingerprint.0,
+            session: session(d),
+            facts: &p.facts,
+            documents: &p.documents,
+            decision: decision.id,
+            state: State::Denied,
+            epoch,
+            payload: None,
+            approval: None,
+            refusal: Some(&d.code),
+            at: d.at,
+        },
+    )?;
     life::record_step(conn, d.payment, 0, State::Denied, None, &d.code, d.at)?;
     let decisions = p.documents.store_decisions(conn, d.payment, &d.key, &d.decisions)?;
     let f = &p.facts;

@@ -22,6 +22,8 @@ mod approvals;
 mod audit;
 mod check;
 mod commit;
+#[cfg(test)]
+mod cost;
 mod deny;
 mod life;
 mod open;
@@ -32,6 +34,10 @@ mod sql;
 mod tallies;
 mod windows;
 mod writer;
+
+// The tests inside the crate share their purchases with those outside it.
+#[cfg(test)]
+extern crate self as countersign_ledger;
 
 use std::fs::File;
 use std::path::Path;

@@ -57,9 +57,8 @@ pub(crate) fn state(number: u8) -> Answer<State> {
 
 /// A legal transition, or a conflict that says why it is none.
 pub(crate) fn legal(from: State, event: Event) -> Answer<Rule> {
-    rule_of(from, event).ok_or_else(|| {
-        Fault::conflict(format!("a payment that is {} knows no {event:?}", from.public()))
-    })
+    rule_of(from, event)
+        .ok_or_else(|| Fault::conflict(format!("a payment that is {} knows no {event:?}", from.public())))
 }
 
 /// Moves a payment by compare-and-set and writes the step down. The holds are the caller's.
@@ -211,8 +210,8 @@ pub(crate) fn reopen(conn: &Connection, payment: PaymentId, at: Timestamp) -> An
         return Ok(Done::Undo(Reopened::Suspended(scope.to_string())));
     }
     // A settled payment's nonce is used up: presenting it again can only fetch the answer.
-    let open = matches!(state, State::Signed | State::Redeemable | State::Seen)
-        || (state == State::Settled && !delivered);
+    let open =
+        matches!(state, State::Signed | State::Redeemable | State::Seen) || (state == State::Settled && !delivered);
     let (true, Some(payload), Some(valid_before)) = (open, payload, valid_before) else {
         return Ok(Done::Undo(Reopened::NotOpen(state)));
     };

@@ -103,8 +103,7 @@ fn view(conn: &Connection, s: Stored) -> Answer<PaymentView> {
 fn decision(conn: &Connection, id: [u8; 16]) -> Answer<DecisionRecord> {
     let sql = "SELECT request,judgement,verdict,reasons,refusal FROM decision WHERE id=?1";
     type Row = (String, String, String, String, Option<String>);
-    let found: Option<Row> =
-        one(conn, sql, [id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
+    let found: Option<Row> = one(conn, sql, [id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
     let missing = || Fault::Broken("a payment without its decision".to_owned());
     let (request, judgement, verdict, reasons, refusal) = found.ok_or_else(missing)?;
     Ok(DecisionRecord {
@@ -159,9 +158,7 @@ fn holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<HoldView>> {
 
 fn history(conn: &Connection, payment: PaymentId) -> Answer<Vec<Step>> {
     let sql = "SELECT at,state,why FROM step WHERE payment=?1 ORDER BY n";
-    let raw = all(conn, sql, [payment.as_bytes()], |r| {
-        Ok((r.get(0)?, r.get::<_, u8>(1)?, r.get::<_, String>(2)?))
-    })?;
+    let raw = all(conn, sql, [payment.as_bytes()], |r| Ok((r.get(0)?, r.get::<_, u8>(1)?, r.get::<_, String>(2)?)))?;
     let step = |(at, state, why)| Ok(Step { at: Timestamp::from_millis(at), state: life::state(state)?, why });
     raw.into_iter().map(step).collect()
 }
@@ -215,9 +212,7 @@ pub(crate) fn payments(conn: &Connection, filter: &PaymentFilter) -> Answer<Vec<
             let state = life::state(r.get(1)?)?;
             let wanted = filter.states.is_empty() || filter.states.contains(&state);
             let own = match &filter.owner {
-                Some((workspace, agent)) => {
-                    r.get::<_, String>(2)? == *workspace && r.get::<_, String>(3)? == *agent
-                }
+                Some((workspace, agent)) => r.get::<_, String>(2)? == *workspace && r.get::<_, String>(3)? == *agent,
                 None => true,
             };
             if wanted && own {

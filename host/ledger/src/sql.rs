@@ -84,9 +84,8 @@ impl Fault {
 
 fn is_duplicate(e: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
-    e.sqlite_error().is_some_and(|e| {
-        [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE].contains(&e.extended_code)
-    })
+    e.sqlite_error()
+        .is_some_and(|e| [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE].contains(&e.extended_code))
 }
 
 /// Runs a statement; answers how many rows it changed.

@@ -153,8 +153,17 @@ pub(crate) fn store_hold(
         "INSERT INTO hold(payment,budget,win,ord,amount,lim,alert,review,bucket,due,at)
          VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
         params![
-            payment.as_bytes(), after.budget.as_bytes(), hold.win, ord, hold.amount, hold.limit,
-            hold.alert_at, hold.review_at, after.bucket, due, at.as_millis()
+            payment.as_bytes(),
+            after.budget.as_bytes(),
+            hold.win,
+            ord,
+            hold.amount,
+            hold.limit,
+            hold.alert_at,
+            hold.review_at,
+            after.bucket,
+            due,
+            at.as_millis()
         ],
     )
     .map(drop)
@@ -358,4 +367,3 @@ fn spend(conn: &Connection, hold: &OpenHold) -> Answer<()> {
     let in_ring = gone.is_none_or(|gone| bucket > gone);
     take(conn, hold, if in_ring { hold.amount } else { 0 })
 }
-

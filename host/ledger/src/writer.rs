@@ -136,7 +136,11 @@ impl Writer {
     }
 
     /// Queues a job; its answer comes when it is durable.
-    pub(crate) fn submit<T, F>(&self, class: Class, work: F) -> Result<oneshot::Receiver<Result<T, LedgerError>>, LedgerError>
+    pub(crate) fn submit<T, F>(
+        &self,
+        class: Class,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<T, LedgerError>>, LedgerError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Answer<Done<T>> + Send + 'static,
@@ -309,7 +313,7 @@ mod tests {
     fn start() -> (tempfile::TempDir, Writer, Arc<AtomicBool>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
-        let conn = open::writer(&path).unwrap();
+        let mut conn = open::writer(&path).unwrap();
         conn.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY)").unwrap();
         let fail = Arc::new(AtomicBool::new(false));
         let failing = Arc::clone(&fail);
@@ -336,8 +340,8 @@ mod tests {
         let (go, wait) = channel::<()>();
         let (ready, started) = channel();
         let stalled = writer.submit(Class::Relief, move |_| {
-            drop(ready.send(()));
-            drop(wait.recv());
+            let _sent = ready.send(());
+            let _gone = wait.recv();
             Ok(Done::Keep(()))
         });
         drop(stalled.unwrap());
@@ -427,7 +431,8 @@ mod tests {
         drop(go);
         drop(writer);
         let conn = Connection::open(folder.path().join("x.db")).unwrap();
-        let left: u64 = conn.query_row("SELECT group_concat(n) FROM t", [], |r| r.get::<_, String>(0)).unwrap().parse().unwrap();
+        let left: u64 =
+            conn.query_row("SELECT group_concat(n) FROM t", [], |r| r.get::<_, String>(0)).unwrap().parse().unwrap();
         assert_eq!(left, 2);
     }
 }

@@ -150,7 +150,9 @@ fn what_settles_after_its_bucket_left_is_spent_nowhere() {
 fn an_open_hold_ages_in_a_rolling_window_and_nowhere_else() {
     let rig = Rig::new();
     let ledger = rig.open();
-    let one = |n, moment| commit(n, moment, &[hold("r", Window::Rolling(3_600), 100, 60), hold("l", Window::Lifetime, 500, 60)]);
+    let one = |n, moment| {
+        commit(n, moment, &[hold("r", Window::Rolling(3_600), 100, 60), hold("l", Window::Lifetime, 500, 60)])
+    };
     granted(&ledger, one(1, T0));
     // Valid until 60 s, aged after 120 s: by then it counts as spent at its own moment.
     refused(&ledger, one(2, at(3_599)));

@@ -23,9 +23,9 @@ use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Version};
 use countersign_ledger::{Options, SqliteLedger};
 
 /// Where every test's time starts.
-pub const T0: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(crate) const T0: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-pub fn at(seconds: u64) -> Timestamp {
+pub(crate) fn at(seconds: u64) -> Timestamp {
     T0.plus_millis(seconds * 1_000)
 }
 
@@ -38,7 +38,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for a future on this thread.
-pub fn block<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
     loop {
@@ -49,37 +49,37 @@ pub fn block<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-pub struct Rig {
+pub(crate) struct Rig {
     _folder: tempfile::TempDir,
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         Self { _folder: folder, path }
     }
 
-    pub fn options() -> Options {
+    pub(crate) fn options() -> Options {
         Options::new([7; 32], [9; 16])
     }
 
-    pub fn open(&self) -> SqliteLedger {
+    pub(crate) fn open(&self) -> SqliteLedger {
         self.open_at(T0)
     }
 
-    pub fn open_at(&self, now: Timestamp) -> SqliteLedger {
+    pub(crate) fn open_at(&self, now: Timestamp) -> SqliteLedger {
         SqliteLedger::open(&self.path, Self::options(), now).unwrap()
     }
 
     /// Changes the file behind the ledger's back.
-    pub fn raw(&self) -> rusqlite::Connection {
+    pub(crate) fn raw(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(&self.path).unwrap()
     }
 
     /// The store must be sound, whatever the test did.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let found = countersign_ledger::check_integrity(&self.path).unwrap();
         assert!(found.is_sound(), "{found:#?}");
     }
@@ -91,19 +91,19 @@ fn random(n: u64) -> [u8; 10] {
     bytes
 }
 
-pub fn payment_id(n: u64) -> PaymentId {
+pub(crate) fn payment_id(n: u64) -> PaymentId {
     PaymentId::new(T0.plus_millis(n), random(n))
 }
 
-pub fn approval_id(n: u64) -> ApprovalId {
+pub(crate) fn approval_id(n: u64) -> ApprovalId {
     ApprovalId::new(T0.plus_millis(n), random(n))
 }
 
-pub fn session_id(n: u64) -> SessionId {
+pub(crate) fn session_id(n: u64) -> SessionId {
     SessionId::new(T0.plus_millis(n), random(n))
 }
 
-pub fn key(n: u64) -> PurchaseKey {
+pub(crate) fn key(n: u64) -> PurchaseKey {
     PurchaseKey {
         workspace: "lab".into(),
         agent: "scout".into(),
@@ -111,17 +111,17 @@ pub fn key(n: u64) -> PurchaseKey {
     }
 }
 
-pub fn fingerprint(n: u64) -> Fingerprint {
+pub(crate) fn fingerprint(n: u64) -> Fingerprint {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
     Fingerprint(bytes)
 }
 
-pub fn micros(n: u64) -> Micros {
+pub(crate) fn micros(n: u64) -> Micros {
     Micros::new(n).unwrap()
 }
 
-pub fn facts() -> PaymentFacts {
+pub(crate) fn facts() -> PaymentFacts {
     PaymentFacts {
         principal: Principal { agent: "scout".into(), workspace: Some("lab".into()), ..Principal::default() },
         method: "GET".into(),
@@ -144,7 +144,7 @@ pub fn facts() -> PaymentFacts {
     }
 }
 
-pub fn decision(n: u64, moment: Timestamp, verdict: Verdict) -> DecisionRecord {
+pub(crate) fn decision(n: u64, moment: Timestamp, verdict: Verdict) -> DecisionRecord {
     let f = facts();
     DecisionRecord {
         id: DecisionId::new(T0, random(n)),
@@ -190,7 +190,7 @@ pub fn decision(n: u64, moment: Timestamp, verdict: Verdict) -> DecisionRecord {
     }
 }
 
-pub fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorization> {
+pub(crate) fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorization> {
     let network = "eip155:84532".parse().unwrap();
     let f = facts();
     let mut nonce = [0; 32];
@@ -227,29 +227,29 @@ pub fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorization> {
     Box::new(Authorization { offer, payment: payment_id(n), from, nonce, valid_after: 0, valid_before })
 }
 
-pub fn signature(n: u8) -> Signature65 {
+pub(crate) fn signature(n: u8) -> Signature65 {
     let mut bytes = [1; 65];
     bytes[0] = n;
     bytes[64] = 27;
     Signature65::new(bytes).unwrap()
 }
 
-pub fn hold(name: &str, window: Window, limit: u64, amount: u64) -> Hold {
+pub(crate) fn hold(name: &str, window: Window, limit: u64, amount: u64) -> Hold {
     Hold { budget: name.into(), unit: Unit::Micros, window, limit, amount, alert_at: None, review_at: None }
 }
 
-pub fn placed(hold: &Hold, moment: Timestamp) -> PlacedHold {
+pub(crate) fn placed(hold: &Hold, moment: Timestamp) -> PlacedHold {
     PlacedHold::place(HOST, hold, moment).unwrap()
 }
 
-pub const NO_CAPS: Caps = Caps {
+pub(crate) const NO_CAPS: Caps = Caps {
     unresolved_per_seller: u32::MAX,
     unresolved_per_payee: u32::MAX,
     unresolved_per_agent: u32::MAX,
     reviews_per_agent: u32::MAX,
 };
 
-pub fn new_approval(n: u64, moment: Timestamp) -> NewApproval {
+pub(crate) fn new_approval(n: u64, moment: Timestamp) -> NewApproval {
     NewApproval {
         id: approval_id(n),
         frozen: "ab".repeat(32),
@@ -259,7 +259,7 @@ pub fn new_approval(n: u64, moment: Timestamp) -> NewApproval {
 }
 
 /// A purchase that is granted: number `n`, at this moment, with these holds.
-pub fn commit(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+pub(crate) fn commit(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
     Commit {
         payment: payment_id(n),
         key: key(n),
@@ -277,12 +277,12 @@ pub fn commit(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
     }
 }
 
-pub fn in_review(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+pub(crate) fn in_review(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
     Commit { grant: Grant::Review(new_approval(n, moment)), ..commit(n, moment, holds) }
 }
 
 /// Purchase `n` again, carried on after approval.
-pub fn resumed(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
+pub(crate) fn resumed(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
     Commit {
         decisions: vec![decision(n + 1_000_000, moment, Verdict::Allow)],
         resume: Some(Resume { payment: payment_id(n), approval: approval_id(n) }),
@@ -290,7 +290,7 @@ pub fn resumed(n: u64, moment: Timestamp, holds: &[Hold]) -> Commit {
     }
 }
 
-pub fn denial(n: u64, moment: Timestamp) -> Denial {
+pub(crate) fn denial(n: u64, moment: Timestamp) -> Denial {
     Denial {
         payment: payment_id(n),
         key: key(n),
@@ -302,11 +302,18 @@ pub fn denial(n: u64, moment: Timestamp) -> Denial {
     }
 }
 
-pub fn cast(n: u64, operator: &str, approve: bool, moment: Timestamp) -> Cast {
-    Cast { approval: approval_id(n), operator: operator.into(), groups: vec![], approve, note: String::new(), at: moment }
+pub(crate) fn cast(n: u64, operator: &str, approve: bool, moment: Timestamp) -> Cast {
+    Cast {
+        approval: approval_id(n),
+        operator: operator.into(),
+        groups: vec![],
+        approve,
+        note: String::new(),
+        at: moment,
+    }
 }
 
-pub fn session(n: u64) -> Session {
+pub(crate) fn session(n: u64) -> Session {
     Session {
         id: session_id(n),
         token_sha256: format!("token-{n}"),
@@ -324,43 +331,43 @@ pub fn session(n: u64) -> Session {
     }
 }
 
-pub fn event(n: u64, from: State, event: Event, moment: Timestamp) -> Transition {
+pub(crate) fn event(n: u64, from: State, event: Event, moment: Timestamp) -> Transition {
     Transition { payment: payment_id(n), from, event, why: format!("{event:?}"), evidence: None, at: moment }
 }
 
-pub fn put(ledger: &SqliteLedger, commit: Commit) -> Committed {
+pub(crate) fn put(ledger: &SqliteLedger, commit: Commit) -> Committed {
     block(ledger.commit(commit)).unwrap()
 }
 
-pub fn granted(ledger: &SqliteLedger, commit: Commit) {
+pub(crate) fn granted(ledger: &SqliteLedger, commit: Commit) {
     let done = put(ledger, commit);
     assert!(matches!(done, Committed::Granted { .. }), "{done:?}");
 }
 
-pub fn refused(ledger: &SqliteLedger, commit: Commit) -> Refusal {
+pub(crate) fn refused(ledger: &SqliteLedger, commit: Commit) -> Refusal {
     match put(ledger, commit) {
         Committed::Refused(why) => why,
         other => panic!("{other:?}"),
     }
 }
 
-pub fn reviewed(ledger: &SqliteLedger, commit: Commit) -> Approval {
+pub(crate) fn reviewed(ledger: &SqliteLedger, commit: Commit) -> Approval {
     match put(ledger, commit) {
         Committed::Review(approval) => approval,
         other => panic!("{other:?}"),
     }
 }
 
-pub fn step(ledger: &SqliteLedger, t: Transition) -> Result<State, LedgerError> {
+pub(crate) fn step(ledger: &SqliteLedger, t: Transition) -> Result<State, LedgerError> {
     block(ledger.transition(t))
 }
 
-pub fn state(ledger: &SqliteLedger, n: u64) -> State {
+pub(crate) fn state(ledger: &SqliteLedger, n: u64) -> State {
     block(ledger.payment(payment_id(n))).unwrap().unwrap().state
 }
 
 /// (held, spent) of the only budget of this name, as it stands at `moment`.
-pub fn used(ledger: &SqliteLedger, name: &str, moment: Timestamp) -> (u64, u64) {
+pub(crate) fn used(ledger: &SqliteLedger, name: &str, moment: Timestamp) -> (u64, u64) {
     let all = block(ledger.budgets(moment)).unwrap();
     all.iter().find(|b| b.name == name).map_or((0, 0), |b| (b.held, b.spent))
 }

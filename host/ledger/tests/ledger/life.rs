@@ -6,14 +6,8 @@ use countersign_core::verdict::Window;
 
 use crate::common::*;
 
-const EVENTS: [Event; 6] = [
-    Event::Resume,
-    Event::Withdraw,
-    Event::SignerRefused,
-    Event::Ambiguous,
-    Event::Receipt,
-    Event::Redeemed,
-];
+const EVENTS: [Event; 6] =
+    [Event::Resume, Event::Withdraw, Event::SignerRefused, Event::Ambiguous, Event::Receipt, Event::Redeemed];
 
 /// Brings a fresh payment `n`, holding 10, to a state.
 fn bring(ledger: &countersign_ledger::SqliteLedger, n: u64, to: State) {

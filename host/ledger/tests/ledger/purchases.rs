@@ -5,8 +5,8 @@ use countersign_core::ledger::{
     Caps, Commit, Committed, Evidence, FactsQuery, Grant, Ledger, LedgerError, PaymentFilter, Refusal, Suspension,
     SuspensionScope, Transition,
 };
-use countersign_core::payment::{Event, State};
 use countersign_core::money::Atomic;
+use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::Window;
 

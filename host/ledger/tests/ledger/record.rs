@@ -30,8 +30,14 @@ fn every_write_is_in_the_chain() {
     let mut kinds = raw.prepare("SELECT kind FROM audit ORDER BY seq").unwrap();
     let kinds: Vec<String> = kinds.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
     let wanted = [
-        "ledger-created", "ledger-opened", "payment-signed", "payment-review", "payment-signed",
-        "payment-changed", "payment-denied", "config-loaded",
+        "ledger-created",
+        "ledger-opened",
+        "payment-signed",
+        "payment-review",
+        "payment-signed",
+        "payment-changed",
+        "payment-denied",
+        "config-loaded",
     ];
     assert_eq!(kinds, wanted);
     assert_eq!(report.records, 8);

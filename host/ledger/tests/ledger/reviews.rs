@@ -1,8 +1,6 @@
 //! Purchases that wait for people.
 
-use countersign_core::ledger::{
-    ApprovalState, Cast, Commit, Grant, Ledger, LedgerError, NewApproval, Refusal, Resume,
-};
+use countersign_core::ledger::{ApprovalState, Cast, Commit, Grant, Ledger, LedgerError, NewApproval, Refusal, Resume};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::{ReviewTerms, Window};
 use countersign_ledger::SqliteLedger;

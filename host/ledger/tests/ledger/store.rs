@@ -72,7 +72,8 @@ fn what_others_can_change_is_refused() {
     let check = |name: &str, mode: u32, says: &str| {
         let rig = Rig::new();
         drop(rig.open());
-        let target = if name.is_empty() { rig.path.parent().unwrap().to_owned() } else { rig.path.with_file_name(name) };
+        let target =
+            if name.is_empty() { rig.path.parent().unwrap().to_owned() } else { rig.path.with_file_name(name) };
         set_permissions(&target, Permissions::from_mode(mode)).unwrap();
         let refused = open(&rig.path, Rig::options()).unwrap_err();
         assert!(matches!(&refused, OpenError::Unsafe { path, .. } if path.ends_with(target.file_name().unwrap())));
