@@ -32,6 +32,9 @@ pub mod facilitator;
 pub mod http;
 pub mod peers;
 pub mod process;
+pub mod purse;
+pub mod refusal;
+pub mod stub;
 pub mod world;
 
 use std::time::{Duration, Instant};

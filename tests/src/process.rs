@@ -81,7 +81,13 @@ impl Gateway {
     /// For configurations that must be refused: starts it, waits for its end, returns status and output. Panics when it
     /// becomes ready or does neither within a minute.
     pub fn refused(config: Config) -> (ExitStatus, String) {
+        Self::refused_in(config, |_| {})
+    }
+
+    /// As [`Gateway::refused`], in a directory that `change` has been at before the start.
+    pub fn refused_in(config: Config, change: impl FnOnce(&Path)) -> (ExitStatus, String) {
         let mut gateway = Self::prepare(config);
+        change(gateway.dir.path());
         gateway.spawn();
         match gateway.wait_ready() {
             Some(status) => (status, gateway.log()),

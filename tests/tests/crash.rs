@@ -325,26 +325,30 @@ fn token(agent: &str) -> String {
     format!("crash-test-token-of-{agent}-0123456789abcdef0123456789")
 }
 
-/// The configuration with budgets that stand at these many thousandths of a dollar, the last of them for everybody.
-fn config(world: &LocalWorld, limits: &[u64; 5]) -> Config {
-    let caps = Policy::caps().setting("per-agent-hour", "900000.00").setting("per-agent-day", "900000.00");
-    let caps = caps.setting("per-agent-month", "900000.00").setting("per-session", "900000.00");
-    let mut config = world
-        .config(&SELLERS, [Policy::vendors(), caps])
+/// The configuration without its budgets. One policy only: a process compiles its policies when it starts.
+fn config(world: &LocalWorld) -> Config {
+    let caps = Policy::new("caps", "builtin:spend-caps").setting("per-payment", "1.00");
+    let caps = caps.setting("per-agent-hour", "900000.00").setting("per-agent-month", "900000.00");
+    let config = world
+        .config(&SELLERS, [caps.setting("timezone", "UTC")])
         .set(&["wallet", "research", "daily-limit"], "900000.00")
         .set(&["limits", "purchases-per-agent-per-minute"], 1_000_000)
         .set(&["limits", "unresolved-per-seller"], 1_000_000)
         .set(&["limits", "unresolved-per-payee"], 1_000_000)
         .set(&["limits", "unresolved-per-agent"], 1_000_000);
+    AGENTS.into_iter().fold(config, |config, (agent, _)| config.agent(agent, &token(agent)))
+}
+
+/// A budget for each agent and one for everybody, with limits in thousandths of a dollar.
+fn with_budgets(config: Config, limits: &[u64; 5]) -> Config {
     let dollars = |thousandths: u64| format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
-    for ((agent, per), limit) in AGENTS.into_iter().zip(limits) {
+    let config = AGENTS.into_iter().zip(limits).fold(config, |config, ((agent, per), limit)| {
         let name = format!("only/{agent}");
-        config = config
-            .agent(agent, &token(agent))
+        config
             .set(&["budget", &name, "when", "agent"], agent)
             .set(&["budget", &name, "per"], per)
-            .set(&["budget", &name, "limit"], dollars(*limit));
-    }
+            .set(&["budget", &name, "limit"], dollars(*limit))
+    });
     config
         .set(&["budget", "everybody", "when"], toml::Table::new())
         .set(&["budget", "everybody", "per"], "lifetime")
@@ -383,8 +387,8 @@ fn nothing_signed_is_ever_forgotten() {
     println!("{cycles} cycles, COUNTERSIGN_SEED={seed}");
 
     let world = LocalWorld::start();
-    let mut limits = [30, 30, 30, 30, 100];
-    let mut gateway = Gateway::start(config(&world, &limits));
+    let mut limits = [10, 10, 10, 10, 30];
+    let mut gateway = Gateway::start(with_budgets(config(&world), &limits));
     let ledger = gateway.dir().join("countersign.db");
     let market = Market {
         world: &world,
@@ -432,10 +436,10 @@ fn nothing_signed_is_ever_forgotten() {
         }
 
         for limit in &mut limits {
-            *limit += 1 + market.random.below(40);
+            *limit += 1 + market.random.below(16);
         }
-        limits[4] += market.random.below(100);
-        gateway.write_config(config(&world, &limits));
+        limits[4] += market.random.below(50);
+        gateway.write_config(with_budgets(gateway.config(), &limits));
         if market.random.below(6) == 0 {
             gateway.spawn_again();
             thread::sleep(market.random.millis(0..120));
@@ -542,7 +546,7 @@ fn damaged(ledger: &Path, folder: &Path, name: &str, sql: &str) -> std::path::Pa
 #[test]
 fn the_judges_find_what_is_wrong() {
     let world = LocalWorld::start();
-    let mut gateway = Gateway::start(config(&world, &[1000, 1000, 1000, 1000, 1000]));
+    let mut gateway = Gateway::start(with_budgets(config(&world), &[1000; 5]));
     let url = world.world().seller("honest").unwrap().url("/quote");
     let mut seen = Seen::default();
     for n in 0..3 {

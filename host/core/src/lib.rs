@@ -4,6 +4,9 @@
 //! Nothing here reads a clock, opens a socket, or knows that Wasm or SQL exist. Maps are ordered,
 //! so that whatever is computed here twice comes out byte for byte the same.
 
+#![forbid(unsafe_code)]
+#![deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
+
 pub mod budget;
 pub mod evm;
 pub mod id;

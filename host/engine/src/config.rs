@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig};
 
 const MIB: usize = 1 << 20;
 
@@ -24,8 +24,9 @@ pub struct EngineConfig {
     pub instances: u32,
     /// Bytes of linear memory one policy may hold, over all its memories.
     pub memory_limit: usize,
-    /// Fuel for `evaluate`: roughly, WebAssembly instructions, plus one per byte of bulk copying.
-    /// Part of what a decision replays with, so changing it changes where a runaway policy stops.
+    /// Fuel for `evaluate`: one per WebAssembly instruction, five for branches and calls, plus one
+    /// per byte of bulk copying. Part of what a decision replays with, so changing it changes where a
+    /// runaway policy stops. A policy in Rust uses some tens of thousands.
     pub fuel: u64,
     /// Fuel for instantiation and `configure` together, and for `describe`.
     pub configure_fuel: u64,
@@ -116,6 +117,7 @@ impl EngineConfig {
             // Two ways to stop a policy: fuel stops the same run at the same instruction every
             // time, epochs stop whatever fuel does not see.
             .consume_fuel(true)
+            .operator_cost(operator_cost())
             .epoch_interruption(true)
             .concurrency_support(false)
             .cranelift_nan_canonicalization(true)
@@ -126,6 +128,24 @@ impl EngineConfig {
             .memory_guard_size(GUARD_PER_MEMORY as u64)
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         config
+    }
+}
+
+/// Fuel per instruction. Everything costs one except what may start another round: that is where the
+/// checks for fuel and epoch sit, so an empty loop would otherwise buy many times the nanoseconds that
+/// arithmetic does. With this, ten million units last some 0.7 to 10 ms whatever the code, so that fuel
+/// runs out well before a deadline does. Part of what decisions replay with.
+fn operator_cost() -> OperatorCost {
+    const ROUND: u8 = 5;
+    OperatorCost {
+        Br: ROUND,
+        BrIf: ROUND,
+        BrTable: ROUND,
+        Call: ROUND,
+        CallIndirect: ROUND,
+        ReturnCall: ROUND,
+        ReturnCallIndirect: ROUND,
+        ..OperatorCost::new()
     }
 }
 

@@ -23,8 +23,9 @@
 //! same fuel, for ever: a stop for fuel is replayable, a stop by the clock is not.
 //!
 //! # Threads
-//! Policies run on the calling thread, which needs 1 MiB of free stack. Judging blocks for up to the
-//! sum of the policies' deadlines, so call it where blocking is allowed.
+//! Policies run on the calling thread, which needs 1 MiB of free stack. Judging blocks: normally for
+//! some twenty microseconds a policy, at worst for its deadline, the configure deadline and the wait
+//! for a free instance. Call it where blocking is allowed.
 
 #![forbid(unsafe_code)]
 

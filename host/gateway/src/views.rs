@@ -141,14 +141,18 @@ fn hold(view: &HoldView, currency: &str) -> Value {
     })
 }
 
-fn unit(unit: Unit, currency: &str) -> &str {
+/// What a figure counts: the currency, or `count`.
+#[must_use]
+pub fn unit(unit: Unit, currency: &str) -> &str {
     match unit {
         Unit::Micros => currency,
         Unit::Count => "count",
     }
 }
 
-fn amount(amount: u64, unit: Unit) -> String {
+/// A budget's figure as people read it.
+#[must_use]
+pub fn amount(amount: u64, unit: Unit) -> String {
     match unit {
         // Sums may pass what one amount may be; they print all the same.
         Unit::Micros => countersign_core::money::Atomic::new(u128::from(amount)).display(Micros::DECIMALS),

@@ -2,26 +2,35 @@
 //! files), bursts are waited out, and what counts is whether the bytes changed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
+use crate::config::Ledger;
 use crate::reload::Reloader;
 use crate::state::Gateway;
 
 /// How long a burst of events must be over before the files are read.
 const QUIET_MS: u64 = 200;
+/// A burst that does not end is looked at after this many waits all the same.
+const BURST: usize = 10;
 /// Files are looked at this often even without an event: some file systems send none.
 const LOOK_MS: u64 = 30_000;
 
 /// Reloads whenever the files change, until `stop`.
 pub async fn follow(gateway: Arc<Gateway>, reloader: Arc<Reloader>, mut stop: watch::Receiver<bool>) {
     let (sender, mut events) = mpsc::channel::<()>(1);
+    let Ledger::Sqlite { path: ledger } = gateway.live.load().config.ledger.clone();
     let notify = move |event: notify::Result<notify::Event>| {
-        let relevant = event.is_ok_and(|e| !matches!(e.kind, notify::EventKind::Access(_)));
-        if relevant {
+        // The ledger often lies in the same folder and is written all the time.
+        let ledgers = |path: &PathBuf| path.file_name().is_some_and(|n| starts_with(n, ledger.file_name()));
+        let relevant = |e: &notify::Event| {
+            !matches!(e.kind, notify::EventKind::Access(_)) && (e.paths.is_empty() || !e.paths.iter().all(ledgers))
+        };
+        if event.is_ok_and(|e| relevant(&e)) {
             // A full channel already says what there is to say.
             let _ = sender.try_send(());
         }
@@ -45,17 +54,20 @@ pub async fn follow(gateway: Arc<Gateway>, reloader: Arc<Reloader>, mut stop: wa
                 if event.is_none() {
                     gateway.clock.sleep(LOOK_MS).await;
                 }
-                loop {
-                    tokio::select! {
-                        biased;
-                        Some(()) = events.recv() => {}
-                        () = gateway.clock.sleep(QUIET_MS) => break,
+                for _ in 0..BURST {
+                    gateway.clock.sleep(QUIET_MS).await;
+                    if events.try_recv().is_err() {
+                        break;
                     }
                 }
             }
         }
         reloader.reload().await;
     }
+}
+
+fn starts_with(name: &OsStr, prefix: Option<&OsStr>) -> bool {
+    prefix.is_some_and(|p| name.as_encoded_bytes().starts_with(p.as_encoded_bytes()))
 }
 
 /// Watches the folder of every file, and of what it links to.

@@ -182,22 +182,25 @@ fn buckets(conn: &Connection, found: &mut Integrity) -> Answer<()> {
     let read = |r: &rusqlite::Row<'_>| Ok(((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?), r.get::<_, u64>(2)?));
     let true_ones: BTreeMap<_, _> = all(conn, sql, [], read)?.into_iter().collect();
     let stored: BTreeMap<_, _> = all(conn, "SELECT budget,start,spent FROM bucket", [], read)?.into_iter().collect();
-    for ((budget, start), spent) in &stored {
-        let truly = true_ones.get(&(*budget, *start)).copied().unwrap_or(0);
-        if truly != *spent {
-            let budget = hex::encode(budget);
-            found.counters.push(format!("bucket {start} of {budget}: {spent}; its holds say {truly}"));
-        }
-    }
     let sql = "SELECT b.id,b.width,w.mark FROM budget b JOIN budget_window w ON w.budget=b.id WHERE b.kind=1";
     let marks = all(conn, sql, [], |r| Ok((r.get::<_, [u8; 16]>(0)?, (r.get::<_, u32>(1)?, r.get::<_, u64>(2)?))))?;
     let marks: BTreeMap<_, _> = marks.into_iter().collect();
+    let has_left = |budget: &[u8; 16], start: u64| {
+        let (width, mark) = marks.get(budget)?;
+        Ring::new(*width).gone(Timestamp::from_millis(*mark)).map(|gone| start <= gone)
+    };
+    for ((budget, start), spent) in &stored {
+        let truly = true_ones.get(&(*budget, *start)).copied().unwrap_or(0);
+        let name = hex::encode(budget);
+        if truly != *spent {
+            found.counters.push(format!("bucket {start} of {name}: {spent}; its holds say {truly}"));
+        }
+        if has_left(budget, *start) == Some(true) {
+            found.counters.push(format!("bucket {start} of {name}: it has left the window and still counts"));
+        }
+    }
     for ((budget, start), spent) in true_ones {
-        let gone = marks
-            .get(&budget)
-            .and_then(|(width, mark)| Ring::new(*width).gone(Timestamp::from_millis(*mark)))
-            .is_some_and(|gone| start <= gone);
-        if spent > 0 && !gone && !stored.contains_key(&(budget, start)) {
+        if spent > 0 && has_left(&budget, start) != Some(true) && !stored.contains_key(&(budget, start)) {
             found.counters.push(format!("bucket {start} of {}: missing; its holds say {spent}", hex::encode(budget)));
         }
     }

@@ -281,8 +281,7 @@ fn resumable(conn: &Connection, c: &Commit, resume: Resume) -> Outcome<Resumed> 
     let Some(approval) = approvals::find(conn, resume.approval)? else {
         return Ok(Err(Refusal::Approval));
     };
-    let good =
-        approval.state == ApprovalState::Approved && approval.payment == resume.payment && approval.expires_at > c.at;
+    let good = approval.state == ApprovalState::Approved && approval.expires_at > c.at;
     let sql = "SELECT 1 FROM payment WHERE id=?1 AND state=?2 AND approval=?3
                AND workspace=?4 AND agent=?5 AND purchase=?6 AND fingerprint=?7";
     let params = params![

@@ -17,6 +17,7 @@ use crate::sql::{Answer, Fault, one, run, small};
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+// Sums stop at 4e18, far from where SQLite's integers would turn into floats.
 const AGENT: u8 = 0;
 const SELLER: u8 = 1;
 /// Repeats are looked for this far back, and counted no further than [`MOST_REPEATS`].
@@ -55,7 +56,7 @@ pub(crate) fn count(conn: &Connection, payment: PaymentId) -> Answer<()> {
         run(
             conn,
             "INSERT INTO tally(kind,workspace,name,minute,count,value) VALUES(?1,?2,?3,?4,1,?5)
-             ON CONFLICT DO UPDATE SET count=count+1, value=value+excluded.value",
+             ON CONFLICT DO UPDATE SET count=count+1, value=min(value+excluded.value,4000000000000000000)",
             (kind, &c.workspace, name, minute, c.value),
         )?;
         let sql = "DELETE FROM tally WHERE kind=?1 AND workspace=?2 AND name=?3 AND minute<?4";
@@ -64,11 +65,11 @@ pub(crate) fn count(conn: &Connection, payment: PaymentId) -> Answer<()> {
     run(
         conn,
         "INSERT INTO seller(workspace,host,count,value) VALUES(?1,?2,1,?3)
-         ON CONFLICT DO UPDATE SET count=count+1, value=value+excluded.value",
+         ON CONFLICT DO UPDATE SET count=count+1, value=min(value+excluded.value,4000000000000000000)",
         (&c.workspace, &c.host, c.value),
     )?;
     if let Some(session) = c.session {
-        let sql = "UPDATE session SET count=count+1, value=value+?2 WHERE id=?1";
+        let sql = "UPDATE session SET count=count+1, value=min(value+?2,4000000000000000000) WHERE id=?1";
         run(conn, sql, (session, c.value))?;
     }
     Ok(())
@@ -80,15 +81,15 @@ pub(crate) fn forget(conn: &Connection, payment: PaymentId) -> Answer<()> {
     for (kind, name) in [(AGENT, &c.agent), (SELLER, &c.host)] {
         run(
             conn,
-            "UPDATE tally SET count=count-1, value=value-?5
+            "UPDATE tally SET count=max(count-1,0), value=max(value-?5,0)
              WHERE kind=?1 AND workspace=?2 AND name=?3 AND minute=?4",
             (kind, &c.workspace, name, minute(c.at), c.value),
         )?;
     }
-    let sql = "UPDATE seller SET count=count-1, value=value-?3 WHERE workspace=?1 AND host=?2";
+    let sql = "UPDATE seller SET count=max(count-1,0), value=max(value-?3,0) WHERE workspace=?1 AND host=?2";
     run(conn, sql, (&c.workspace, &c.host, c.value))?;
     if let Some(session) = c.session {
-        let sql = "UPDATE session SET count=count-1, value=value-?2 WHERE id=?1";
+        let sql = "UPDATE session SET count=max(count-1,0), value=max(value-?2,0) WHERE id=?1";
         run(conn, sql, (session, c.value))?;
     }
     Ok(())

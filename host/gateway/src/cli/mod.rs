@@ -171,7 +171,7 @@ fn run(command: Command) -> Outcome {
 fn init(dir: &std::path::Path) -> Outcome {
     let mut random = |out: &mut [u8]| countersign_core::seams::Clock::random(&crate::clock::SystemClock, out);
     let report = init::init(dir, &mut random)?;
-    say(&report.to_string());
+    say(report);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::sync::OwnedMutexGuard;
+use tracing::{Instrument, info_span};
 
 use crate::egress::{CallError, Dialer};
 use crate::flights::Flight;
@@ -174,7 +175,7 @@ pub(super) fn stream_paid(
         }
         drop((landing.flight, landing.lock));
     };
-    tokio::spawn(tracing::Instrument::in_current_span(task));
+    tokio::spawn(task.instrument(info_span!("answer")));
     channel.boxed_unsync()
 }
 

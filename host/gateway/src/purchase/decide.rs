@@ -24,6 +24,7 @@ use super::fetch::Visit;
 use crate::clock::random;
 use crate::config::MandateConfig;
 use crate::problem::{Code, Problem};
+use crate::views;
 
 /// Most offers of one 402 that are judged.
 const MAX_CANDIDATES: usize = 4;
@@ -142,7 +143,7 @@ impl Purchase {
         let payment = resumption.map_or_else(|| self.fresh_payment(), |r| Ok(r.approval.payment))?;
         tracing::Span::current().record("payment", payment.to_string());
         let candidate = self.describe(mandate, priced).await?;
-        if let Some(refused) = self.host_objects(mandate, payer, &candidate).await {
+        if let Some(refused) = self.too_dear(&candidate) {
             return Ok(Err(refused));
         }
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
@@ -155,6 +156,9 @@ impl Purchase {
         };
         if combined.verdict == Verdict::Deny {
             return Ok(Err(self.policy_refused(candidate, judgement, combined)));
+        }
+        if let Some(refused) = self.not_covered(mandate, payer, &candidate, &judgement).await {
+            return Ok(Err(refused));
         }
         let span = info_span!("hold", payment = %payment);
         self.hold(mandate, payer, payment, candidate, judgement, combined, resumption, earlier).instrument(span).await
@@ -242,38 +246,36 @@ impl Purchase {
         Ok(Candidate { priced, facts, request })
     }
 
-    /// What the host refuses before it asks anybody.
-    async fn host_objects(&self, mandate: &MandateConfig, payer: Address, candidate: &Candidate) -> Option<Refused> {
+    /// Above the call's own ceiling: refused before anybody is asked.
+    fn too_dear(&self, candidate: &Candidate) -> Option<Refused> {
         let value = candidate.priced.value;
-        let refuse = |problem: Problem| {
-            let code = problem.code.code();
-            let reason = Attributed { policy: HOST.to_owned(), reason: Reason::new(code, problem.detail.clone()) };
-            let judgement = Judgement { generation: self.snapshot.generation, opinions: Vec::new() };
-            Some(Refused {
-                record: record(candidate, judgement, Verdict::Deny, vec![reason], Some(code)),
-                facts: candidate.facts.clone(),
-                problem,
-            })
-        };
-        if let Some(max) = self.call.max_price
-            && value > max
-        {
-            let currency = &self.snapshot.config.gateway.currency;
-            let detail = format!("the price is {value} {currency}, the call's max_price {max} {currency}");
-            return refuse(Problem::new(Code::PriceAboveMax, detail));
-        }
+        let max = self.call.max_price.filter(|max| value > *max)?;
+        let currency = &self.snapshot.config.gateway.currency;
+        let detail = format!("the price is {value} {currency}, the call's max_price {max} {currency}");
+        let judgement = Judgement { generation: self.snapshot.generation, opinions: Vec::new() };
+        Some(host_refused(candidate, judgement, Problem::new(Code::PriceAboveMax, detail)))
+    }
+
+    /// A wallet that cannot pay is not asked to sign: nothing would move, and budget would be held.
+    async fn not_covered(
+        &self,
+        mandate: &MandateConfig,
+        payer: Address,
+        candidate: &Candidate,
+        judgement: &Judgement,
+    ) -> Option<Refused> {
         let offer = &candidate.priced.offer;
-        if !self.gateway.chains.can_cover(offer.network, offer.asset.address, payer, offer.amount).await {
-            let detail = format!(
-                "wallet `{}` ({payer}) holds less than {} {} on {}; fund it",
-                mandate.wallet,
-                offer.amount.display(offer.asset.decimals),
-                offer.asset.symbol,
-                offer.network
-            );
-            return refuse(Problem::new(Code::InsufficientFunds, detail));
+        if self.gateway.chains.can_cover(offer.network, offer.asset.address, payer, offer.amount).await {
+            return None;
         }
-        None
+        let detail = format!(
+            "wallet `{}` ({payer}) holds less than {} {} on {}; fund it",
+            mandate.wallet,
+            offer.amount.display(offer.asset.decimals),
+            offer.asset.symbol,
+            offer.network
+        );
+        Some(host_refused(candidate, judgement.clone(), Problem::new(Code::InsufficientFunds, detail)))
     }
 
     fn policy_refused(&self, candidate: Candidate, judgement: Judgement, combined: Combined) -> Refused {
@@ -474,7 +476,10 @@ impl Purchase {
         let own_session = self.caller.session.map(|s| format!("session/{s}"));
         let own = refused.name == own_agent || Some(&refused.name) == own_session.as_ref();
         let detail = if own {
-            format!("`{label}` has {} of {} left and this needs {}", refused.limit.saturating_sub(refused.used), refused.limit, refused.wanted)
+            let figure = |n| views::amount(n, refused.unit);
+            let left = refused.limit.saturating_sub(refused.used);
+            let unit = views::unit(refused.unit, &self.snapshot.config.gateway.currency);
+            format!("`{label}` has {} of {} {unit} left and this needs {}", figure(left), figure(refused.limit), figure(refused.wanted))
         } else {
             format!("`{label}` has no room for this purchase")
         };
@@ -513,6 +518,17 @@ impl Purchase {
             problem = problem.with("candidates", candidates);
         }
         Ok(problem)
+    }
+}
+
+/// What the host itself refused, whatever policies said.
+fn host_refused(candidate: &Candidate, judgement: Judgement, problem: Problem) -> Refused {
+    let code = problem.code.code();
+    let reason = Attributed { policy: HOST.to_owned(), reason: Reason::new(code, problem.detail.clone()) };
+    Refused {
+        record: record(candidate, judgement, Verdict::Deny, vec![reason], Some(code)),
+        facts: candidate.facts.clone(),
+        problem,
     }
 }
 

@@ -70,10 +70,11 @@ pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) 
 
 async fn run(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
     let snapshot = gateway.live.load_full();
-    let purchase = Purchase::open(gateway, snapshot, caller, call, door).await?;
+    let opened = Purchase::open(gateway, snapshot, caller, call, door);
+    let purchase = opened.instrument(info_span!("identify")).await?;
     let id = purchase.key.purchase.to_string();
     tracing::Span::current().record("purchase", &id);
-    let outcome = purchase.proceed().await;
+    let outcome = Box::pin(purchase.proceed()).await;
     outcome.map(|reply| reply.with_purchase(&id)).map_err(|problem| problem.with_default("purchase", id))
 }
 
@@ -111,7 +112,7 @@ impl Purchase {
         let latest = self.gateway.ledger.latest(self.key.clone()).await?;
         let resumption = match self.earlier(latest).await? {
             Earlier::Answer(reply) => return Ok(*reply),
-            Earlier::Represent(payment) => return self.represent(*payment).await,
+            Earlier::Represent(payment) => return Box::pin(self.represent(*payment)).await,
             Earlier::Resume(resumption) => Some(resumption),
             Earlier::Nothing => None,
         };

@@ -194,7 +194,8 @@ impl Purchase {
         let recorded = async move {
             note(&gateway, id, from, event, why, evidence).await;
             gateway.chains.watch(&gateway, id);
-        };
+        }
+        .instrument(info_span!("settle", payment = %id));
         if head.status == StatusCode::PAYMENT_REQUIRED {
             recorded.await;
             let detail = "the seller answered the payment with another 402; what was signed is still held and may still be redeemed";

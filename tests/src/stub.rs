@@ -1,0 +1,66 @@
+//! A server that writes down what reaches it, byte for byte, and answers what it was told to.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// A listener on 127.0.0.1. It serves until the process ends; every connection gets one answer.
+#[derive(Debug, Clone)]
+pub struct Stub {
+    /// `host:port`.
+    pub authority: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    /// Answers every request with these bytes and closes. Say `Connection: close` in them.
+    pub fn start(answer: impl Into<String>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let (seen, answer) = (Arc::new(Mutex::new(Vec::new())), answer.into());
+        let stub = Self { authority, seen: Arc::clone(&seen) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                converse(stream, &seen, &answer);
+            }
+        });
+        stub
+    }
+
+    /// Its URL with a path that begins with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.authority)
+    }
+
+    /// The requests so far, heads and bodies as they came; a connection that sent nothing is an empty text.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &str) {
+    let _unlimited = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    while !complete(&bytes) {
+        match stream.read(&mut chunk) {
+            Ok(n @ 1..) => bytes.extend_from_slice(chunk.get(..n).unwrap()),
+            _ => break,
+        }
+    }
+    // Before the answer: who has the answer may look at once.
+    seen.lock().unwrap().push(String::from_utf8_lossy(&bytes).into_owned());
+    let _left = stream.write_all(answer.as_bytes());
+}
+
+fn complete(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    body.len() >= length.unwrap_or(0)
+}
