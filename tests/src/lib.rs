@@ -30,11 +30,13 @@ pub mod chain;
 pub mod config;
 pub mod facilitator;
 pub mod http;
+pub mod modules;
 pub mod peers;
 pub mod process;
 pub mod purse;
 pub mod refusal;
 pub mod stub;
+pub mod till;
 pub mod world;
 
 use std::time::{Duration, Instant};

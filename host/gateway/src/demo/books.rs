@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::money::Atomic;
+use countersign_core::money::{Atomic, Micros};
 use serde_json::Value;
 
 use super::agent::{Trouble, items, text};
@@ -92,10 +92,14 @@ impl Books {
         self.of(seller).settled == stage.world.balance(seller.pay_to())
     }
 
+    /// Whether they agree, and what is not proven has a reason.
+    fn explains(&self, stage: &Stage, seller: &Seller) -> bool {
+        self.agree(stage, seller) && (self.of(seller).unproven() == 0 || explanation(seller).is_some())
+    }
+
+    /// Whether that is so of every seller, and every call is over.
     fn all_agree(&self, stage: &Stage) -> bool {
-        stage.world.sellers().iter().all(|seller| {
-            self.agree(stage, seller) && (self.of(seller).unproven() == 0 || explanation(seller).is_some())
-        })
+        !self.states.contains_key("in-flight") && stage.world.sellers().iter().all(|s| self.explains(stage, s))
     }
 }
 
@@ -133,7 +137,7 @@ fn sellers(screen: Screen, stage: &Stage, books: &Books) -> bool {
         if there == 0 && sums.is_nothing() {
             continue;
         }
-        let fits = books.agree(stage, seller) && (sums.unproven() == 0 || explanation(seller).is_some());
+        let fits = books.explains(stage, seller);
         agreed &= fits;
         moved = moved.saturating_add(there);
         total.add("settled", sums.settled);
@@ -212,47 +216,43 @@ pub(super) async fn budgets(screen: Screen, stage: &Stage) -> Result<bool, Troub
     let mut within = true;
     let rows: Vec<Vec<Cell>> = items(&list, "/items")
         .map(|budget| {
-            let amount = |name: &str| text(budget, name).to_owned();
+            let amount = |pointer: &str| cell(text(budget, pointer));
             let fits = fits(budget);
             within &= fits;
-            vec![
-                cell(foreign(text(budget, "/budget"))),
-                cell(text(budget, "/window")),
-                cell(amount("/limit")),
-                cell(amount("/spent")),
-                cell(amount("/held")),
-                cell(amount("/available")),
-                cell(text(budget, "/unit")),
-                result(fits),
-            ]
+            let amounts = ["/limit", "/spent", "/held", "/available"].map(amount);
+            let window = cell(text(budget, "/window"));
+            [cell(title(budget)), window].into_iter().chain(amounts).chain([result(fits)]).collect()
         })
         .collect();
-    screen.heading("Budgets: none is above its limit");
-    let heads = [
-        words("budget"),
-        words("window"),
-        sums("limit"),
-        sums("spent"),
-        sums("held"),
-        sums("left"),
-        words("unit"),
-        words("within"),
-    ];
+    screen.heading("Budgets, in USD: what is spent and held stays within the limit");
+    let heads =
+        [words("budget"), words("window"), sums("limit"), sums("spent"), sums("held"), sums("left"), words("within")];
     screen.table(&heads, &rows);
     Ok(within && !rows.is_empty())
 }
 
+/// A budget's name, with the session's long number cut short.
+fn title(budget: &Value) -> String {
+    let name = text(budget, "/budget");
+    let name = match name.split_once("ses_") {
+        Some((before, id)) => format!("{before}{}", short(&format!("ses_{id}"))),
+        None => name.to_owned(),
+    };
+    let unit = if counts(budget) { " (payments)" } else { "" };
+    foreign(&format!("{name}{unit}"))
+}
+
+fn counts(budget: &Value) -> bool {
+    text(budget, "/unit") == "count"
+}
+
 /// Spent and held together are within the limit.
 fn fits(budget: &Value) -> bool {
-    let read = |pointer: &str| Atomic::parse_price(text(budget, pointer)).ok();
-    let units = |pointer: &str| countersign_core::money::Micros::parse(text(budget, pointer)).ok().map(|m| m.get());
-    let amounts = if text(budget, "/unit") == "count" {
-        let plain = |pointer| read(pointer).and_then(|a| u64::try_from(a.get()).ok());
-        (plain("/limit"), plain("/spent"), plain("/held"))
-    } else {
-        (units("/limit"), units("/spent"), units("/held"))
+    let units = |pointer: &str| {
+        let amount = text(budget, pointer);
+        if counts(budget) { amount.parse().ok() } else { Micros::parse(amount).ok().map(Micros::get) }
     };
-    match amounts {
+    match (units("/limit"), units("/spent"), units("/held")) {
         (Some(limit), Some(spent), Some(held)) => spent.saturating_add(held) <= limit,
         _ => false,
     }

@@ -60,6 +60,7 @@ pub(super) async fn per_session(stage: &Stage, tale: &mut Tale) -> Result<(), Tr
     let intern = stage.agent("intern");
     let outside = intern.fetch(&stage.seller("honest")?.url("/quote"), None).await?;
     tale.call(stage, &intern, &outside);
+    tale.explain(stage, &outside).await?;
     tale.expect(outside.reasons == ["no-session"], "without a session there is nothing to cap, so it is refused");
     let inside = session(stage, tale, &intern, "1.00").await?;
     let refusal = exhaust(stage, tale, &inside, 3).await?;
@@ -109,6 +110,8 @@ pub(super) async fn first_time(stage: &Stage, tale: &mut Tale) -> Result<(), Tro
     tale.answer(&resumed);
     tale.expect(resumed.is_bought() && resumed.payment == asked.payment, "the approved payment, and no other, is made");
     tale.expect(seller.stats().authorizations == 1, "one authorization was ever presented");
+    let settled = stage.settled(resumed.payment.as_deref().unwrap_or_default()).await?;
+    tale.expect(settled, "the chain reader has proven it: settled");
     let next = buyer.fetch(&url, Some("second-order")).await?;
     tale.note("agent", "buyer orders there again");
     tale.answer(&next);
@@ -124,7 +127,10 @@ pub(super) async fn insufficient(stage: &Stage, tale: &mut Tale) -> Result<(), T
     let answer = pauper.fetch(&honest.url("/quote"), None).await?;
     tale.call(stage, &pauper, &answer);
     tale.explain(stage, &answer).await?;
-    tale.expect(answer.is_refused(422, "insufficient-funds"), "refused before any policy is asked");
+    tale.expect(
+        answer.is_refused(422, "insufficient-funds"),
+        "refused: before it signs, the host looks at the balance on the chain",
+    );
     tale.expect(honest.stats().presented == before, "nothing was signed that could bounce");
     tale.prove("422 insufficient-funds: 0.0005 held, 0.001 asked");
     Ok(())

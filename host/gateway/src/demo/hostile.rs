@@ -1,6 +1,7 @@
 //! Sellers who are on the list and cheat all the same.
 
 use super::agent::{Answer, Trouble};
+use super::report::foreign;
 use super::scenarios::Tale;
 use super::stage::{Stage, UNKNOWN_SELLER};
 
@@ -41,9 +42,13 @@ pub(super) async fn nothing_lost(stage: &Stage, tale: &mut Tale) -> Result<(), T
     for attempt in &ATTEMPTS {
         let seller = stage.seller(attempt.seller)?;
         let answer = explorer.fetch(&seller.url("/quote"), None).await?;
-        let state = answer.state.as_deref().map(|s| format!(", {s}")).unwrap_or_default();
-        let text = format!("{} ({}): {} {}{state}", seller.name(), seller.about(), answer.status, answer.code);
-        tale.expect(attempt.is(&answer), text.trim_end());
+        let told =
+            if answer.code.is_empty() { answer.state.as_deref().unwrap_or("nothing paid") } else { &answer.code };
+        let text = format!("{}, who {}: {}, {told}", seller.name(), seller.about(), answer.status);
+        tale.expect(attempt.is(&answer), text);
+        if !answer.detail.is_empty() {
+            tale.note("why", foreign(&answer.detail));
+        }
     }
     let shown = stage.seller(UNKNOWN_SELLER)?.stats().presented;
     tale.expect(shown == 0, "no redirect was followed with a payment");

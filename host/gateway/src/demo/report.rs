@@ -9,6 +9,9 @@ use countersign_core::x402::text::clean;
 const WIDTH: usize = 100;
 /// Where text begins that belongs to a label.
 const INDENT: usize = 16;
+/// Before every row of a table, and between its columns.
+const MARGIN: &str = "    ";
+const GAP: &str = "  ";
 /// Longest foreign text that is shown, in characters.
 const FOREIGN: usize = 400;
 
@@ -75,40 +78,33 @@ impl Screen {
         if passed { self.tint(Tone::Good, "PASS") } else { self.tint(Tone::Bad, "FAIL") }
     }
 
-    /// Columns under their heads, text to the left, amounts to the right. The last column is cut at
+    /// Columns under their heads, text to the left, amounts to the right. The last column is wrapped at
     /// the right edge.
     pub(super) fn table(self, heads: &[Column], rows: &[Vec<Cell>]) {
-        let widths: Vec<usize> = heads
-            .iter()
-            .enumerate()
-            .map(|(n, head)| {
-                let cells = rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.text.chars().count());
-                cells.chain([head.name.chars().count()]).max().unwrap_or(0)
-            })
-            .collect();
-        let titles: Vec<Cell> = heads.iter().map(|h| Cell { text: h.name.to_owned(), tone: Tone::Faint }).collect();
+        let width = |n: usize, head: &Column| {
+            let cells = rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.text.chars().count());
+            cells.chain([head.name.chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = heads.iter().enumerate().map(|(n, head)| width(n, head)).collect();
+        let titles: Vec<Cell> = heads.iter().map(|head| toned(head.name, Tone::Faint)).collect();
         for row in std::iter::once(&titles).chain(rows) {
             self.row(heads, &widths, row);
         }
     }
 
     fn row(self, heads: &[Column], widths: &[usize], row: &[Cell]) {
-        let mut line = String::from("   ");
-        let mut left = WIDTH.saturating_sub(3);
-        for ((cell, head), width) in row.iter().zip(heads).zip(widths) {
-            let width = (*width).min(left.saturating_sub(1));
-            let text = clean(&cell.text, width.saturating_sub(1).max(1));
-            let text = if cell.text.chars().count() <= width { cell.text.clone() } else { text };
-            let padded = if head.right { format!("{text:>width$}") } else { format!("{text:<width$}") };
-            line.push(' ');
+        let Some((last, others)) = row.split_last() else { return };
+        let (mut line, mut used) = (MARGIN.to_owned(), MARGIN.len());
+        for ((cell, head), width) in others.iter().zip(heads).zip(widths) {
+            let padded = if head.right { format!("{:>width$}", cell.text) } else { format!("{:<width$}", cell.text) };
             line.push_str(&self.tint(cell.tone, &padded));
-            left = left.saturating_sub(width.saturating_add(1));
-            if left > 1 {
-                line.push(' ');
-                left = left.saturating_sub(1);
-            }
+            line.push_str(GAP);
+            used = used.saturating_add(*width).saturating_add(GAP.len());
         }
-        self.line(line.trim_end());
+        for piece in wrap(&last.text, WIDTH.saturating_sub(used)) {
+            self.line(format_args!("{line}{}", self.tint(last.tone, &piece)));
+            line = " ".repeat(used);
+        }
     }
 
     fn tint(self, tone: Tone, text: &str) -> String {

@@ -9,7 +9,7 @@ use countersign_core::time::Timestamp;
 use k256::ecdsa::SigningKey;
 use serde_json::Value;
 
-use super::agent::{Agent, Operator, Trouble};
+use super::agent::{Agent, Operator, Trouble, text};
 use super::folder::Folder;
 use super::world::{NETWORK, Seller, World};
 use crate::clock::{SystemClock, random};
@@ -169,12 +169,25 @@ impl Stage {
         }
     }
 
+    /// Waits until the chain reader has proven a payment; false if it does not in time.
+    pub(super) async fn settled(&self, payment: &str) -> Result<bool, Trouble> {
+        let mut patience = Patient::for_seconds(10)?;
+        loop {
+            if text(&self.operator.payment(payment).await?, "/state") == "settled" {
+                return Ok(true);
+            }
+            if !patience.wait().await? {
+                return Ok(false);
+            }
+        }
+    }
+
     fn configuration(&self, guard: &str, settings: &str) -> String {
         let (listen, rpc) = (self.listen, self.world.rpc_url());
         let everybody = list(self.world.sellers().iter().map(Seller::authority));
         let approved = self.approved();
         let operator = token_sha256(&self.operator_token);
-        let mut text = format!(
+        let mut file = format!(
             r#"# Written by `countersign demo`. The money is not real; everything else is.
 [gateway]
 listen = "{listen}"
@@ -232,18 +245,18 @@ roles = ["viewer", "approver", "policy-admin", "session-admin", "suspender"]
         );
         for (name, _) in PURSES {
             let key = format!("{{ file = \"{name}.key\" }}");
-            text.push_str(&format!(
+            file.push_str(&format!(
                 "\n[wallet.{name}]\nkind = \"key\"\nkey = {key}\nnetworks = [\"{NETWORK}\"]\ndaily-limit = \"20.00\"\n"
             ));
         }
         for Role { agent, wallet, policies } in CAST {
             let hash = token_sha256(self.token(agent));
-            text.push_str(&format!(
+            file.push_str(&format!(
                 "\n[[mandate]]\nname = \"{agent}\"\nwhen = {{ agent = \"{agent}\" }}\nwallet = \"{wallet}\"\n\
                  policies = [{policies}]\n[agent.{agent}]\ntoken-sha256 = \"{hash}\"\nworkspace = \"{WORKSPACE}\"\n"
             ));
         }
-        text
+        file
     }
 }
 

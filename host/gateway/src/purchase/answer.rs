@@ -131,20 +131,11 @@ pub(super) struct Landing {
     pub lock: Option<OwnedMutexGuard<()>>,
 }
 
-/// How a body's journey ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Journey {
-    /// The seller sent all of it.
-    arrived: bool,
-    /// The agent took all of it.
-    taken: bool,
-}
-
 /// Streams a free answer.
 pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incoming) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&dialer.dialer, body, sender, &mut Copy::default()).await;
+        pump(&dialer.dialer, body, &mut Some(sender), &mut Copy::default()).await;
     });
     channel.boxed_unsync()
 }
@@ -160,11 +151,15 @@ pub(super) fn stream_paid(
     let (sender, channel) = Channel::new(16);
     let task = async move {
         let mut copy = Copy { limit: landing.keep.as_ref().map_or(0, |_| landing.max_bytes), ..Copy::default() };
-        let journey = pump(&gateway.dialer, body, sender, &mut copy).await;
-        recorded.await;
-        if journey.arrived {
+        let mut sender = Some(sender);
+        let pumped = pump(&gateway.dialer, body, &mut sender, &mut copy);
+        // The answer ends when its outcome is durable: whatever the agent asks next will know it.
+        let (arrived, ()) = tokio::join!(pumped, recorded);
+        let taken = sender.is_some();
+        drop(sender);
+        if arrived {
             let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });
-            let delivered = landing.success && journey.taken;
+            let delivered = landing.success && taken;
             let result = match gateway.clock.now() {
                 Ok(now) => gateway.ledger.answered(landing.payment, answer, delivered, now).await.map_err(|e| e.to_string()),
                 Err(error) => Err(error.to_string()),
@@ -197,30 +192,31 @@ impl Copy {
     }
 }
 
-async fn pump(dialer: &Dialer, mut body: Incoming, sender: Sender<Bytes, CallError>, copy: &mut Copy) -> Journey {
-    let mut sender = Some(sender);
+/// Passes a body on while somebody listens; true if the seller sent all of it. The sender is gone
+/// afterwards if the agent did not take all that came.
+async fn pump(dialer: &Dialer, mut body: Incoming, sender: &mut Option<Sender<Bytes, CallError>>, copy: &mut Copy) -> bool {
     loop {
         match dialer.next_frame(&mut body).await {
-            Ok(None) => return Journey { arrived: true, taken: sender.is_some() },
+            Ok(None) => return true,
             Ok(Some(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 copy.add(&data);
-                if let Some(open) = &mut sender
+                if let Some(open) = sender
                     && open.send_data(data).await.is_err()
                 {
-                    sender = None;
+                    *sender = None;
                 }
                 if sender.is_none() && copy.overflowed {
                     // Nobody listens and it is too large to keep.
-                    return Journey { arrived: false, taken: false };
+                    return false;
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "the seller's answer broke off");
-                if let Some(open) = sender {
+                if let Some(open) = sender.take() {
                     open.abort(error);
                 }
-                return Journey { arrived: false, taken: false };
+                return false;
             }
         }
     }

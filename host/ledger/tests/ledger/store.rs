@@ -173,6 +173,8 @@ fn answers_are_kept_within_their_quota_and_time() {
     assert_eq!(kept(2), Some(10), "the newest answer of a payment is its answer");
     keep(5, 1, at(62));
     assert_eq!([3, 2, 5].map(kept), [None, Some(10), Some(1)], "a minute is over for the third");
+    block(ledger.budgets(at(200))).unwrap();
+    assert_eq!(kept(5), None, "too old to be given out, although nothing has deleted it yet");
     assert!(block(ledger.payment(payment_id(4))).unwrap().unwrap().delivered);
     let nothing = block(ledger.answered(payment_id(99), Some(answer(1)), true, T0));
     assert_eq!(nothing, Err(LedgerError::NotFound));

@@ -1,0 +1,240 @@
+//! Measures the gateway from outside and prints one line of JSON; what it is doing goes to standard error.
+//!
+//! - purchases a second and their latency, one, eight and thirty-two at a time: through the gateway at the official
+//!   Express seller, and beside it the official TypeScript client paying the same seller directly in the same run
+//!   (`--without-peers` leaves both out where there is no Node);
+//! - the same at a seller in this process, so that the seller is not what is measured;
+//! - cold start until `/readyz`, memory, size of the binary, time from saving a module to the first decision by it.
+//!
+//! Clients, gateway, sellers and chain share this machine. Compare figures of one run, not of two machines.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement that does not work must fail loudly")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
+
+use countersign_tests::{
+    config::{Config, Policy, SCOUT_TOKEN},
+    modules::{sha256, variant},
+    peers::{NETWORK, Peers, authority},
+    process::{Gateway, binary},
+    world::LocalWorld,
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Purchases at a time, and how many in all: Express.
+const EXPRESS: [(u32, u32); 3] = [(1, 100), (8, 400), (32, 800)];
+/// The same at the seller in this process.
+const LOCAL: [(u32, u32); 3] = [(1, 400), (8, 2000), (32, 4000)];
+/// Cold starts, of which the median is told.
+const STARTS: usize = 5;
+/// Modules saved, likewise.
+const SAVES: u32 = 5;
+
+fn main() {
+    let with_peers = match std::env::args().nth(1).as_deref() {
+        None => true,
+        Some("--without-peers") => false,
+        Some(other) => panic!("{other:?}: the only argument is --without-peers"),
+    };
+    let express = with_peers.then(express);
+    let world = LocalWorld::start();
+    let (local, process) = local(&world);
+    let result = json!({
+        "cpus": thread::available_parallelism().map_or(0, usize::from),
+        "load_before": load_average(),
+        "binary_bytes": fs::metadata(binary()).unwrap().len(),
+        "process": process,
+        "local_seller": local,
+        "express_seller": express,
+        "module_saved_to_first_decision_ms": saved_to_decided(&world),
+    });
+    println!("{result}");
+}
+
+/// The standard policies, and limits that no measurement reaches. Cold starts have both to compile.
+fn unlimited(config: Config) -> Config {
+    config
+        .set(&["wallet", "research", "daily-limit"], "900000.00")
+        .set(&["limits", "purchases-per-agent-per-minute"], 1_000_000)
+        .set(&["limits", "unresolved-per-seller"], 1_000_000)
+        .set(&["limits", "unresolved-per-payee"], 1_000_000)
+        .set(&["limits", "unresolved-per-agent"], 1_000_000)
+}
+
+fn policies() -> [Policy; 2] {
+    let caps = Policy::new("caps", "builtin:spend-caps")
+        .setting("per-payment", "1.00")
+        .setting("per-agent-hour", "900000.00")
+        .setting("per-agent-day", "900000.00")
+        .setting("timezone", "UTC");
+    [Policy::vendors(), caps]
+}
+
+/// Through the gateway and with the official client, at the same seller.
+fn express() -> Value {
+    let peers = Peers::start();
+    let config = Config::new(policies())
+        .allow_private(authority(&peers.v2))
+        .set(&["network", NETWORK, "rpc"], peers.rpc.as_str());
+    let gateway = Gateway::start(unlimited(config));
+    let url = format!("{}/cheap", peers.v2);
+    // Both sides have everything loaded and compiled before they are timed.
+    buy(&gateway, &url, 20, 4);
+    peers.official_client(&url, 20, 4);
+    let points = EXPRESS.map(|(concurrency, n)| {
+        eprintln!("express seller, {concurrency} at a time");
+        let through = buy(&gateway, &url, n, concurrency);
+        let direct = peers.official_client(&url, n, concurrency);
+        json!({"gateway": through, "official_client": direct})
+    });
+    Value::from(points.to_vec())
+}
+
+/// Through the gateway at the seller in this process; then how the process itself does.
+fn local(world: &LocalWorld) -> (Value, Value) {
+    let mut gateway = Gateway::start(unlimited(world.config(&["honest"], policies())));
+    let url = world.world().seller("honest").unwrap().url("/quote");
+    let fresh = memory(&gateway);
+    buy(&gateway, &url, 20, 4);
+    let points = LOCAL.map(|(concurrency, n)| {
+        eprintln!("seller in this process, {concurrency} at a time");
+        buy(&gateway, &url, n, concurrency)
+    });
+    let after = memory(&gateway);
+    let starts = (0..STARTS).map(|_| {
+        gateway.kill();
+        let start = Instant::now();
+        gateway.restart();
+        start.elapsed()
+    });
+    let process = json!({
+        "cold_start_ms": median(starts.collect()),
+        "rss_kib_at_start": fresh["VmRSS"],
+        "rss_kib_after_load": after["VmRSS"],
+        "rss_kib_highest": after["VmHWM"],
+    });
+    (Value::from(points.to_vec()), process)
+}
+
+/// Buys `n` times, `concurrency` at a time, each a purchase of its own; the shape is that of the official client's.
+fn buy(gateway: &Gateway, url: &str, n: u32, concurrency: u32) -> Value {
+    static PURCHASES: AtomicU32 = AtomicU32::new(0);
+    let left = AtomicU32::new(n);
+    let taken = |left: &AtomicU32| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    let client = || {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+        let (mut times, mut errors) = (Vec::new(), Vec::new());
+        while taken(&left).is_ok() {
+            let number = PURCHASES.fetch_add(1, Ordering::Relaxed);
+            let order = json!({"url": format!("{url}?n={number}")}).to_string();
+            let start = Instant::now();
+            let answer = agent
+                .post(format!("{}/v1/fetch", gateway.url))
+                .header("authorization", &format!("Bearer {SCOUT_TOKEN}"))
+                .header("content-type", "application/json")
+                .send(order);
+            match answer.map(|mut a| (a.status().as_u16(), a.body_mut().read_to_string())) {
+                Ok((200, Ok(_))) => times.push(start.elapsed()),
+                other => errors.push(format!("{other:?}")),
+            }
+        }
+        (times, errors)
+    };
+    let start = Instant::now();
+    let (mut times, mut errors) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..concurrency).map(|_| scope.spawn(client)).collect();
+        for client in clients {
+            let (one, wrong) = client.join().unwrap();
+            times.extend(one);
+            errors.extend(wrong);
+        }
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let mut result = json!({
+        "n": n,
+        "concurrency": concurrency,
+        "seconds": rounded(seconds),
+        "per_second": rounded(f64::from(u32::try_from(times.len()).unwrap()) / seconds),
+        "p50_ms": quantile(&times, 50),
+        "p99_ms": quantile(&times, 99),
+        "errors": errors.len(),
+    });
+    if let (Some(error), Some(result)) = (errors.into_iter().next(), result.as_object_mut()) {
+        result.insert("first_error".to_owned(), error.into());
+    }
+    result
+}
+
+/// Saves new modules beside a running, idle gateway and waits each time for the first decision by the new one.
+fn saved_to_decided(world: &LocalWorld) -> Value {
+    eprintln!("saving modules");
+    let modules = tempfile::tempdir().unwrap();
+    let file = modules.path().join("p.wasm");
+    let save = |number: u32| {
+        let module = variant("vendor-allowlist", number);
+        let next = file.with_extension("next");
+        fs::write(&next, &module).unwrap();
+        fs::rename(&next, &file).unwrap();
+        sha256(&module)
+    };
+    save(0);
+    let policy = Policy::new("p", file.to_str().unwrap()).setting("hosts", vec!["127.0.0.1:*"]);
+    let gateway = Gateway::start(unlimited(world.config(&["honest"], [policy])));
+    let url = world.world().seller("honest").unwrap().url("/quote");
+    let (agent, mut asked) = (gateway.agent(), 0_u32);
+    let times = (1..=SAVES).map(|number| {
+        let start = Instant::now();
+        let wanted = save(number);
+        loop {
+            asked += 1;
+            let answer = agent.fetch(&format!("{url}?saved={asked}"), json!({}));
+            let payment = answer.header("countersign-payment").expect("paid");
+            let decided_by = agent.payment(payment).pointer("/decision/policies/0/module_sha256").cloned();
+            if decided_by.as_ref().and_then(Value::as_str) == Some(&wanted) {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the module is not taken");
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    median(times.collect())
+}
+
+/// The median in milliseconds, with all of them.
+fn median(mut times: Vec<Duration>) -> Value {
+    times.sort_unstable();
+    let all: Vec<Value> = times.iter().map(|time| rounded(time.as_secs_f64() * 1000.0)).collect();
+    json!({"median": quantile(&times, 50), "all": all})
+}
+
+/// A quantile of sorted times, in milliseconds: the smallest that so many per cent do not exceed.
+fn quantile(times: &[Duration], percent: usize) -> Value {
+    let rank = (times.len() * percent).div_ceil(100).max(1);
+    times.get(rank - 1).map_or(Value::Null, |time| rounded(time.as_secs_f64() * 1000.0))
+}
+
+fn rounded(number: f64) -> Value {
+    json!((number * 100.0).round() / 100.0)
+}
+
+/// `VmRSS` and `VmHWM` of the gateway, in KiB; nothing where there is no `/proc`.
+fn memory(gateway: &Gateway) -> Value {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap_or_default();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()
+    };
+    json!({"VmRSS": of("VmRSS"), "VmHWM": of("VmHWM")})
+}
+
+/// What else this machine was doing: the one-minute load average.
+fn load_average() -> Option<String> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next().map(str::to_owned)
+}
