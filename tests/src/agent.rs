@@ -13,10 +13,7 @@ pub struct Client {
 impl Client {
     /// A caller of the API at `base` (without a slash at the end).
     pub fn new(base: &str, token: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-            token: token.to_owned(),
-        }
+        Self { base: base.to_owned(), token: token.to_owned() }
     }
 
     /// A request with the token on it, still to be sent; `path` begins with a slash.
@@ -46,9 +43,7 @@ impl Client {
 
     /// As [`Client::fetch`], for when the gateway may go away meanwhile; the error says why there is no answer.
     pub fn try_fetch(&self, url: &str, more: Value) -> Result<Response, String> {
-        self.request("POST", "/v1/fetch")
-            .json(&order(url, more))
-            .try_send()
+        self.request("POST", "/v1/fetch").json(&order(url, more)).try_send()
     }
 
     /// `POST /v1/quote`, with the body of [`Client::fetch`].

@@ -2,6 +2,7 @@
 
 use crate::http;
 use serde_json::{Value, json};
+use std::sync::{Mutex, PoisonError};
 
 /// Topic of `Transfer(address,address,uint256)`.
 const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
@@ -30,9 +31,7 @@ pub struct Transfer {
 impl Chain {
     /// The chain at an RPC URL.
     pub fn new(rpc: &str) -> Self {
-        Self {
-            rpc: rpc.to_owned(),
-        }
+        Self { rpc: rpc.to_owned() }
     }
 
     /// Any JSON-RPC call; returns `result`.
@@ -53,10 +52,7 @@ impl Chain {
 
     /// Whether an EIP-3009 nonce (0x and 64 digits) of `authorizer` was used or cancelled.
     pub fn authorization_state(&self, token: &str, authorizer: &str, nonce: &str) -> bool {
-        number(&self.read(
-            token,
-            &format!("0xe94a0102{}{}", word(authorizer), word(nonce)),
-        )) != 0
+        number(&self.read(token, &format!("0xe94a0102{}{}", word(authorizer), word(nonce)))) != 0
     }
 
     /// Number of the newest block.
@@ -82,28 +78,21 @@ impl Chain {
             from: topic(log, "/topics/1"),
             to: topic(log, "/topics/2"),
             value: number(log.get("data").unwrap()),
-            transaction: log
-                .get("transactionHash")
-                .and_then(Value::as_str)
-                .unwrap()
-                .to_owned(),
+            transaction: log.get("transactionHash").and_then(Value::as_str).unwrap().to_owned(),
         };
         logs.as_array().unwrap().iter().map(transfer).collect()
     }
 
     /// Gives `address` more of `token`, in atomic units; the test tokens let anybody do so.
     pub fn mint(&self, token: &str, address: &str, value: u128) {
+        // The chain numbers the deployer's transactions, and not for two callers at once.
+        static TURN: Mutex<()> = Mutex::new(());
         let data = format!("0x40c10f19{}{value:064x}", word(address));
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.balance_of(token, address);
-        self.call(
-            "eth_sendTransaction",
-            json!([{"from": DEPLOYER, "to": token, "data": data}]),
-        );
+        self.call("eth_sendTransaction", json!([{"from": DEPLOYER, "to": token, "data": data}]));
         let limit = std::time::Duration::from_secs(10);
-        crate::wait_for(limit, || {
-            (self.balance_of(token, address) != before).then_some(())
-        })
-        .expect("not minted");
+        crate::wait_for(limit, || (self.balance_of(token, address) != before).then_some(())).expect("not minted");
     }
 
     /// Mines that many blocks.
@@ -132,10 +121,8 @@ impl Chain {
 /// A hex number up to `u128`.
 #[track_caller]
 fn number(value: &Value) -> u128 {
-    let digits = value
-        .as_str()
-        .and_then(|text| text.strip_prefix("0x"))
-        .unwrap_or_else(|| panic!("no number: {value}"));
+    let digits =
+        value.as_str().and_then(|text| text.strip_prefix("0x")).unwrap_or_else(|| panic!("no number: {value}"));
     u128::from_str_radix(digits, 16).unwrap_or_else(|e| panic!("{value}: {e}"))
 }
 

@@ -28,10 +28,7 @@ impl Policy {
     /// A policy called `name`, from `builtin:NAME` or a path to a module.
     pub fn new(name: &str, module: &str) -> Self {
         let table = Table::from_iter([("module".to_owned(), Value::from(module))]);
-        Self {
-            name: name.to_owned(),
-            table,
-        }
+        Self { name: name.to_owned(), table }
     }
 
     /// Adds `settings.KEY`.
@@ -119,19 +116,10 @@ impl Config {
             roles = ["viewer", "approver", "policy-admin", "session-admin", "suspender"]
             groups = ["finance"]
         };
-        let config = Self {
-            table,
-            env: Vec::new(),
-        }
-        .env(WALLET_KEY, BUYER.key)
-        .set(
-            &["agent", "scout", "token-sha256"],
-            token_sha256(SCOUT_TOKEN),
-        )
-        .set(
-            &["operator", "alice", "token-sha256"],
-            token_sha256(ALICE_TOKEN),
-        );
+        let config = Self { table, env: Vec::new() }
+            .env(WALLET_KEY, BUYER.key)
+            .set(&["agent", "scout", "token-sha256"], token_sha256(SCOUT_TOKEN))
+            .set(&["operator", "alice", "token-sha256"], token_sha256(ALICE_TOKEN));
         policies.into_iter().fold(config, Self::policy)
     }
 
@@ -144,23 +132,15 @@ impl Config {
     /// Removes a key or a whole table, which must be there.
     pub fn remove(mut self, path: &[&str]) -> Self {
         let (last, parents) = path.split_last().expect("a path");
-        let table = parents.iter().fold(&mut self.table, |table, key| {
-            table.get_mut(*key).unwrap().as_table_mut().unwrap()
-        });
-        table
-            .remove(*last)
-            .unwrap_or_else(|| panic!("no key {path:?}"));
+        let table =
+            parents.iter().fold(&mut self.table, |table, key| table.get_mut(*key).unwrap().as_table_mut().unwrap());
+        table.remove(*last).unwrap_or_else(|| panic!("no key {path:?}"));
         self
     }
 
     /// Adds a policy to the file and to the end of the first mandate's list.
     pub fn policy(mut self, policy: Policy) -> Self {
-        let list = self
-            .first_mandate()
-            .get_mut("policies")
-            .unwrap()
-            .as_array_mut()
-            .unwrap();
+        let list = self.first_mandate().get_mut("policies").unwrap().as_array_mut().unwrap();
         list.push(Value::from(policy.name.as_str()));
         self.set(&["policy", &policy.name], policy.table)
     }
@@ -173,19 +153,14 @@ impl Config {
 
     /// Lets the gateway reach a private `host:port`.
     pub fn allow_private(mut self, address: &str) -> Self {
-        let list = self
-            .table
-            .get_mut("egress")
-            .and_then(|egress| egress.get_mut("allow-private"))
-            .unwrap();
+        let list = self.table.get_mut("egress").and_then(|egress| egress.get_mut("allow-private")).unwrap();
         list.as_array_mut().unwrap().push(Value::from(address));
         self
     }
 
     /// Adds an agent in workspace `research`.
     pub fn agent(self, name: &str, token: &str) -> Self {
-        self.set(&["agent", name, "token-sha256"], token_sha256(token))
-            .set(&["agent", name, "workspace"], "research")
+        self.set(&["agent", name, "token-sha256"], token_sha256(token)).set(&["agent", name, "workspace"], "research")
     }
 
     /// Adds an operator with these roles.
@@ -212,27 +187,16 @@ impl Config {
     }
 
     fn first_mandate(&mut self) -> &mut Table {
-        let mandates = self
-            .table
-            .get_mut("mandate")
-            .and_then(Value::as_array_mut)
-            .expect("a mandate");
-        mandates
-            .first_mut()
-            .and_then(Value::as_table_mut)
-            .expect("a mandate")
+        let mandates = self.table.get_mut("mandate").and_then(Value::as_array_mut).expect("a mandate");
+        mandates.first_mut().and_then(Value::as_table_mut).expect("a mandate")
     }
 }
 
 fn put(table: &mut Table, path: &[&str], value: Value) {
     let (last, parents) = path.split_last().expect("a path");
     let table = parents.iter().fold(table, |table, key| {
-        let inner = table
-            .entry(*key)
-            .or_insert_with(|| Value::Table(Table::new()));
-        inner
-            .as_table_mut()
-            .unwrap_or_else(|| panic!("{key} in {path:?} is no table"))
+        let inner = table.entry(*key).or_insert_with(|| Value::Table(Table::new()));
+        inner.as_table_mut().unwrap_or_else(|| panic!("{key} in {path:?} is no table"))
     });
     table.insert((*last).to_owned(), value);
 }

@@ -17,9 +17,7 @@ pub struct Fault<'a>(&'a Facilitator);
 impl Facilitator {
     /// The facilitator at a base URL.
     pub fn new(base: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-        }
+        Self { base: base.to_owned() }
     }
 
     /// Makes it misbehave for everybody until the guard is dropped, so not on a set of peers that other tests share.
@@ -42,10 +40,7 @@ impl Facilitator {
 
     /// The calls of one kind (`verify` or `settle`).
     pub fn calls(&self, op: &str) -> Vec<Value> {
-        self.log()
-            .into_iter()
-            .filter(|entry| entry.get("op").and_then(Value::as_str) == Some(op))
-            .collect()
+        self.log().into_iter().filter(|entry| entry.get("op").and_then(Value::as_str) == Some(op)).collect()
     }
 
     /// Forgets the log.

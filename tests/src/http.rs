@@ -45,12 +45,7 @@ pub fn post(url: &str, body: &Value) -> Request {
 impl Request {
     /// A request with any method.
     pub fn new(method: &str, url: &str) -> Self {
-        Self {
-            method: method.to_owned(),
-            url: url.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
     /// Adds a header.
@@ -66,8 +61,7 @@ impl Request {
 
     /// Sets the body to a JSON document, and the content type to match.
     pub fn json(self, body: &Value) -> Self {
-        self.header("content-type", "application/json")
-            .body(body.to_string())
+        self.header("content-type", "application/json").body(body.to_string())
     }
 
     /// Sets the body.
@@ -79,8 +73,7 @@ impl Request {
     /// Sends it; panics when there is no complete answer.
     pub fn send(self) -> Response {
         let what = format!("{} {}", self.method, self.url);
-        self.try_send()
-            .unwrap_or_else(|error| panic!("{what}: {error}"))
+        self.try_send().unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
     /// Sends it; the error says why there is no complete answer (refused, reset, cut off, timed out).
@@ -97,9 +90,7 @@ impl Request {
             .new_agent();
         let carries_body = matches!(self.method.as_str(), "POST" | "PUT" | "PATCH");
         let sent = if carries_body || self.body.is_empty() {
-            let mut request = ureq::http::Request::builder()
-                .method(self.method.as_str())
-                .uri(&self.url);
+            let mut request = ureq::http::Request::builder().method(self.method.as_str()).uri(&self.url);
             for (name, value) in &self.headers {
                 request = request.header(name, value);
             }
@@ -115,43 +106,23 @@ impl Request {
                 other => panic!("no body with {other}: use raw"),
             };
             let plain = request.force_send_body();
-            self.headers
-                .iter()
-                .fold(plain, |request, (name, value)| request.header(name, value))
-                .send(&self.body)
+            self.headers.iter().fold(plain, |request, (name, value)| request.header(name, value)).send(&self.body)
         };
         let mut response = sent.map_err(|e| e.to_string())?;
         let headers = response
             .headers()
             .iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(1 << 30)
-            .read_to_vec()
-            .map_err(|e| e.to_string())?;
-        Ok(Response {
-            status: response.status().as_u16(),
-            headers,
-            body,
-        })
+        let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().map_err(|e| e.to_string())?;
+        Ok(Response { status: response.status().as_u16(), headers, body })
     }
 }
 
 impl Response {
     /// The first header of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
     /// The body as text; what is not UTF-8 is replaced.
@@ -162,8 +133,7 @@ impl Response {
     /// The body as JSON; panics with the body when it is none.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("not JSON ({e}): {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {} {}", self.status, self.text()))
     }
 }
 
@@ -171,9 +141,7 @@ impl Response {
 /// requests no client would make, and for the forward proxy. Say `Connection: close` in the request.
 pub fn raw(address: &str, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(request).unwrap();
     let (mut answer, mut chunk) = (Vec::new(), [0; 16384]);
     while let Ok(n @ 1..) = stream.read(&mut chunk) {

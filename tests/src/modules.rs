@@ -5,9 +5,7 @@ use sha2::{Digest, Sha256};
 
 /// A standard policy's module with a number in a custom section: other bytes, the same behaviour.
 pub fn variant(name: &str, number: u32) -> Vec<u8> {
-    let mut module = builtin::module(name)
-        .expect("a standard policy")
-        .to_vec();
+    let mut module = builtin::module(name).expect("a standard policy").to_vec();
     // Section 0, sixteen bytes: a name of seven, then eight digits.
     module.extend([0, 16, 7]);
     module.extend(b"variant");

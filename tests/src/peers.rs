@@ -86,25 +86,14 @@ impl Peers {
             running.push(process);
             line
         };
-        let finish =
-            |script: &str, line: mpsc::Receiver<String>| url(script, &line, deadline, logs.path());
+        let finish = |script: &str, line: mpsc::Receiver<String>| url(script, &line, deadline, logs.path());
 
         let rpc = finish("v2/chain.mjs", begin("v2/chain.mjs", &[]));
-        let facilitator = finish(
-            "v2/facilitator.mjs",
-            begin("v2/facilitator.mjs", &[("RPC_URL", &rpc)]),
-        );
+        let facilitator = finish("v2/facilitator.mjs", begin("v2/facilitator.mjs", &[("RPC_URL", &rpc)]));
         let env = [("FACILITATOR_URL", facilitator.as_str())];
         let (v2, v1) = (begin("v2/seller.mjs", &env), begin("v1/seller.mjs", &env));
         let (v2, v1) = (finish("v2/seller.mjs", v2), finish("v1/seller.mjs", v1));
-        Self {
-            rpc,
-            facilitator,
-            v2,
-            v1,
-            running,
-            logs,
-        }
+        Self { rpc, facilitator, v2, v1, running, logs }
     }
 
     /// One set for the whole test binary, started at the first call. Tests that set faults, move the chain's clock or
@@ -159,18 +148,13 @@ impl Drop for Peers {
 /// `host:port` of a base URL.
 pub fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split_once('/')
-        .map_or(rest, |(authority, _)| authority)
+    rest.split_once('/').map_or(rest, |(authority, _)| authority)
 }
 
 /// A command that runs a script of `tests/peers`; panics when its packages are not installed.
 fn node(script: &str) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("peers")
-        .join(script);
-    let installed = path
-        .with_file_name("node_modules")
-        .join(".package-lock.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let installed = path.with_file_name("node_modules").join(".package-lock.json");
     assert!(
         installed.exists(),
         "the test peers are not installed: run `make test`, or `npm ci` in tests/peers/v1 and v2"
@@ -207,16 +191,9 @@ fn launch(script: &str, env: &[(&str, &str)], logs: &Path) -> (Running, mpsc::Re
 /// Waits for a peer's readiness line and returns the URL in it.
 fn url(script: &str, line: &mpsc::Receiver<String>, deadline: Instant, logs: &Path) -> String {
     let left = deadline.saturating_duration_since(Instant::now());
-    let line = line.recv_timeout(left).unwrap_or_else(|e| {
-        panic!(
-            "tests/peers/{script} is not ready ({e}): {}",
-            tail(&log_file(script, logs))
-        )
-    });
-    let said: Value = serde_json::from_str(&line)
-        .unwrap_or_else(|e| panic!("tests/peers/{script} said {line:?}: {e}"));
-    said.get("url")
-        .and_then(Value::as_str)
-        .unwrap_or_else(|| panic!("tests/peers/{script} said {line:?}"))
-        .to_owned()
+    let line = line
+        .recv_timeout(left)
+        .unwrap_or_else(|e| panic!("tests/peers/{script} is not ready ({e}): {}", tail(&log_file(script, logs))));
+    let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("tests/peers/{script} said {line:?}: {e}"));
+    said.get("url").and_then(Value::as_str).unwrap_or_else(|| panic!("tests/peers/{script} said {line:?}")).to_owned()
 }

@@ -44,9 +44,7 @@ struct Running {
 
 impl Running {
     fn start(mut command: Command) -> Self {
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         // Its standard input closes when this process ends, however it ends.
         let watchdog = Command::new("/bin/sh")
             .args(["-c", "read -r _; kill -9 \"$0\"", &child.id().to_string()])
@@ -102,21 +100,10 @@ impl Gateway {
             .permissions(Permissions::from_mode(0o700))
             .tempdir()
             .unwrap();
-        let (listen, admin) = (
-            format!("127.0.0.1:{}", free_port()),
-            format!("127.0.0.1:{}", free_port()),
-        );
+        let (listen, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let (url, admin_url) = (format!("http://{listen}"), format!("http://{admin}"));
-        let config = config
-            .set(&["gateway", "listen"], listen)
-            .set(&["gateway", "admin"], admin);
-        let gateway = Self {
-            url,
-            admin_url,
-            config,
-            dir,
-            running: None,
-        };
+        let config = config.set(&["gateway", "listen"], listen).set(&["gateway", "admin"], admin);
+        let gateway = Self { url, admin_url, config, dir, running: None };
         gateway.write(&gateway.config);
         gateway
     }
@@ -153,11 +140,7 @@ impl Gateway {
 
     /// The process id; panics when it was stopped.
     pub fn pid(&self) -> u32 {
-        self.running
-            .as_ref()
-            .expect("the gateway is stopped")
-            .child
-            .id()
+        self.running.as_ref().expect("the gateway is stopped").child.id()
     }
 
     /// Replaces the configuration file in one step, as careful editors do. A running gateway watches the file.
@@ -197,9 +180,7 @@ impl Gateway {
 
     /// Whether `GET /readyz` says 200 now.
     pub fn is_ready(&self) -> bool {
-        http::get(&format!("{}/readyz", self.admin_url))
-            .try_send()
-            .is_ok_and(|answer| answer.status == 200)
+        http::get(&format!("{}/readyz", self.admin_url)).try_send().is_ok_and(|answer| answer.status == 200)
     }
 
     /// Runs another command of the binary in the gateway's directory and environment, with the operator's token in
@@ -215,30 +196,16 @@ impl Gateway {
 
     fn base_command(&self) -> Command {
         let mut command = Command::new(binary());
-        command
-            .current_dir(self.dir.path())
-            .env("NO_PROXY", "127.0.0.1,localhost");
-        command.envs(
-            self.config
-                .variables()
-                .iter()
-                .map(|(name, value)| (name, value)),
-        );
+        command.current_dir(self.dir.path()).env("NO_PROXY", "127.0.0.1,localhost");
+        command.envs(self.config.variables().iter().map(|(name, value)| (name, value)));
         command
     }
 
     fn spawn(&mut self) {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.base_command();
         command.args(["serve", "--config", "countersign.toml", "--log", "json"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.running = Some(Running::start(command));
     }
 
@@ -248,19 +215,13 @@ impl Gateway {
         let child = &mut self.running.as_mut().expect("started").child;
         let outcome = wait_for(START, || match child.try_wait().unwrap() {
             Some(status) => Some(Some(status)),
-            None => http::get(&ready)
-                .try_send()
-                .is_ok_and(|answer| answer.status == 200)
-                .then_some(None),
+            None => http::get(&ready).try_send().is_ok_and(|answer| answer.status == 200).then_some(None),
         });
         outcome.unwrap_or_else(|| panic!("countersign serve is not ready: {}", self.tail()))
     }
 
     fn write(&self, config: &Config) {
-        let (file, next) = (
-            self.dir.path().join("countersign.toml"),
-            self.dir.path().join("countersign.toml.next"),
-        );
+        let (file, next) = (self.dir.path().join("countersign.toml"), self.dir.path().join("countersign.toml.next"));
         let mut out = File::create(&next).unwrap();
         out.set_permissions(Permissions::from_mode(0o600)).unwrap();
         out.write_all(config.to_toml().as_bytes()).unwrap();
@@ -282,13 +243,8 @@ pub fn binary() -> PathBuf {
         return PathBuf::from(path);
     }
     let this = std::env::current_exe().unwrap();
-    let found = this
-        .ancestors()
-        .map(|dir| dir.join("release/countersign"))
-        .find(|path| path.is_file());
-    found.expect(
-        "no countersign binary: run `cargo build --release -p countersign`, or set COUNTERSIGN_BIN",
-    )
+    let found = this.ancestors().map(|dir| dir.join("release/countersign")).find(|path| path.is_file());
+    found.expect("no countersign binary: run `cargo build --release -p countersign`, or set COUNTERSIGN_BIN")
 }
 
 /// A port nobody listens on, below those the system gives to outgoing connections, and never the same one twice: it

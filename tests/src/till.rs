@@ -43,7 +43,11 @@ impl Till<'static> {
 
 impl<'a> Till<'a> {
     /// At these peers, with these policies, with the configuration changed first.
-    pub fn at(peers: &'a Peers, policies: impl IntoIterator<Item = Policy>, change: impl FnOnce(Config) -> Config) -> Self {
+    pub fn at(
+        peers: &'a Peers,
+        policies: impl IntoIterator<Item = Policy>,
+        change: impl FnOnce(Config) -> Config,
+    ) -> Self {
         let purse = Purse::new();
         peers.chain().mint(USDC, &purse.address, FUNDS);
         let gateway = Gateway::start(change(purse.pays(standard_config(peers, policies))));

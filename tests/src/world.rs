@@ -41,18 +41,10 @@ pub struct Redemption {
 impl LocalWorld {
     /// Starts a world of this test's own by the wall clock and gives the buyer his money.
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let world = runtime.block_on(World::start(now)).unwrap();
         world.chain().mint(buyer(), ENDOWMENT);
-        Self {
-            world,
-            runtime,
-            read_to: std::sync::Mutex::new(0),
-        }
+        Self { world, runtime, read_to: std::sync::Mutex::new(0) }
     }
 
     /// The world itself.
@@ -68,9 +60,9 @@ impl LocalWorld {
     /// A configuration with these policies that may reach the sellers of these names and reads the chain.
     pub fn config(&self, sellers: &[&str], policies: impl IntoIterator<Item = Policy>) -> Config {
         let config = Config::new(policies).set(&["network", NETWORK, "rpc"], self.world.rpc_url());
-        sellers.iter().fold(config, |config, name| {
-            config.allow_private(self.world.seller(name).expect("a seller").authority())
-        })
+        sellers
+            .iter()
+            .fold(config, |config, name| config.allow_private(self.world.seller(name).expect("a seller").authority()))
     }
 
     /// The redemptions since the last call, by nonce. No nonce is ever redeemed twice: the chain sees to that.
@@ -88,9 +80,7 @@ impl LocalWorld {
             let [used, moved] = transaction.logs.as_slice() else {
                 continue;
             };
-            let ([_, _, nonce], [_, from, to]) =
-                (used.topics.as_slice(), moved.topics.as_slice())
-            else {
+            let ([_, _, nonce], [_, from, to]) = (used.topics.as_slice(), moved.topics.as_slice()) else {
                 panic!("not a redemption: {transaction:?}");
             };
             let redemption = Redemption {

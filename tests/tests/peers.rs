@@ -27,27 +27,13 @@ fn the_official_client_pays_the_official_sellers() {
 
     let settled = peers.facilitator().calls("settle");
     assert_eq!(settled.len(), 2);
-    let nonce = settled[0]
-        .pointer("/paymentPayload/payload/authorization/nonce")
-        .and_then(Value::as_str)
-        .unwrap();
-    assert!(
-        peers
-            .chain()
-            .authorization_state(USDC, BUYER.address, nonce)
-    );
-    assert!(
-        !peers
-            .chain()
-            .authorization_state(USDC, SELLER.address, nonce)
-    );
+    let nonce = settled[0].pointer("/paymentPayload/payload/authorization/nonce").and_then(Value::as_str).unwrap();
+    assert!(peers.chain().authorization_state(USDC, BUYER.address, nonce));
+    assert!(!peers.chain().authorization_state(USDC, SELLER.address, nonce));
 
     let transfers = peers.chain().transfers(USDC);
-    let payments: Vec<u128> = transfers
-        .iter()
-        .filter(|t| t.to == SELLER.address.to_lowercase())
-        .map(|t| t.value)
-        .collect();
+    let payments: Vec<u128> =
+        transfers.iter().filter(|t| t.to == SELLER.address.to_lowercase()).map(|t| t.value).collect();
     assert_eq!(payments, [1000, 3000]);
 }
 
@@ -63,13 +49,7 @@ fn the_facilitator_misbehaves_on_demand() {
     let refused = peers.official_client(&cheap, 1, 1);
     drop(fault);
     assert_eq!(refused["errors"], 1, "{refused}");
-    assert!(
-        refused["first_error"]
-            .as_str()
-            .unwrap()
-            .starts_with("status 402"),
-        "{refused}"
-    );
+    assert!(refused["first_error"].as_str().unwrap().starts_with("status 402"), "{refused}");
     assert_eq!(peers.seller_balance(), before + 1000);
 
     // A lie makes it deliver although nothing moved.

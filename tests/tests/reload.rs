@@ -1,6 +1,14 @@
 //! Policies, mandates and agents change under the running process: at once, together or not at all, and no purchase
 //! notices more than the new rule.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: whatever is not as expected must fail it loudly"
+)]
+#![expect(clippy::disallowed_methods, reason = "real processes take real time")]
+
 use countersign_tests::{
     agent::Client,
     config::{Config, Policy},
@@ -31,6 +39,9 @@ const SOON: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_millis(600);
 /// What no compiler takes for a module.
 const GARBAGE: &[u8] = b"\0asm\r\0\x01\0 and then nothing that makes sense";
+
+/// A change to a configuration.
+type Edit = fn(Config) -> Config;
 
 /// A world with an honest seller, a gateway, and a folder for modules.
 struct Lab {
@@ -258,29 +269,36 @@ fn a_broken_module_leaves_the_last_good_one_serving() {
     lab.heals();
 }
 
-/// What was refused once must be refused after a restart too, but then nothing good is left to serve.
+/// At the first start there is no last good one: what is broken denies, and says so, until it is repaired.
 #[test]
 fn a_broken_policy_at_the_first_start_denies_until_it_is_repaired() {
-    for (broken, lab) in [
-        ("garbage", Lab::start(|modules| {
-            fs::write(modules.join("p.wasm"), GARBAGE).unwrap();
+    for broken in [GARBAGE, b"", b"\0asm\x01\0\0\0"] {
+        let lab = Lab::start(|modules| {
+            fs::write(modules.join("p.wasm"), broken).unwrap();
             vec![allowlist(&modules.join("p.wasm"))]
-        })),
-        ("missing", Lab::start(|modules| vec![allowlist(&modules.join("p.wasm"))])),
-    ] {
+        });
         let status = lab.status();
-        assert_eq!(status["policies"][0]["name"], "p", "{broken}: {status:#}");
-        assert_eq!(status["policies"][0]["state"], "invalid", "{broken}: {status:#}");
-        assert_eq!(status["last_error"]["policy"], "p", "{broken}: {status:#}");
+        assert_eq!(status["policies"][0]["name"], "p", "{status:#}");
+        assert_eq!(status["policies"][0]["state"], "invalid", "{status:#}");
+        assert_eq!(status["last_error"]["policy"], "p", "{status:#}");
+        assert!(!status["last_error"]["stage"].as_str().unwrap().is_empty());
         assert!(!status["last_error"]["message"].as_str().unwrap().is_empty());
         let problem = lab.is_refused(&lab.gateway.agent(), 403, "policy-denied");
-        assert_eq!(problem["reasons"][0]["code"], "policy-unavailable", "{broken}: {problem}");
-        assert_eq!(problem["policy"], "p", "{broken}: {problem}");
+        assert_eq!(problem["reasons"][0]["code"], "policy-unavailable", "{problem}");
+        assert_eq!(problem["policy"], "p", "{problem}");
 
         rename_over(&lab.file(), &variant("vendor-allowlist", 1));
         lab.until("repaired", |status| status["policies"][0]["state"] == "active");
         lab.heals();
     }
+}
+
+/// A path that leads nowhere is a mistake in the configuration, and is told before anything starts.
+#[test]
+fn a_missing_module_at_the_first_start_is_told_at_once() {
+    let (status, said) = Gateway::refused(Config::new([allowlist(Path::new("nowhere/p.wasm"))]));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("policy.p.module") && said.contains("nowhere/p.wasm"), "{said}");
 }
 
 /// One good and one broken edit in one file are one edit.
@@ -291,11 +309,9 @@ fn an_edit_is_taken_whole_or_not_at_all() {
     let good_module = variant("vendor-allowlist", 1);
     // A new agent rides on every edit: it must not get in unless the edit does.
     let newcomer = "reload-test-token-of-a-newcomer-0123456789abcdef";
-    let edits: [(&str, &str, &[&str], fn(Config) -> Config); 6] = [
+    let edits: [(&str, &str, &[&str], Edit); 6] = [
         ("wrong pin", "p", &[], |config| config.set(&["policy", "p", "sha256"], "ab".repeat(32))),
-        ("settings of the wrong type", "p", &["hosts"], |config| {
-            config.set(&["policy", "p", "settings", "hosts"], 7)
-        }),
+        ("settings of the wrong type", "p", &["hosts"], |config| config.set(&["policy", "p", "settings", "hosts"], 7)),
         ("settings the module refuses", "p", &["hots"], |config| {
             config.set(&["policy", "p", "settings", "hots"], vec!["127.0.0.1:*"])
         }),
@@ -322,7 +338,8 @@ fn an_edit_is_taken_whole_or_not_at_all() {
         lab.heals();
     }
     // The right pin is no edit of behaviour, and is taken.
-    lab.gateway.write_config(good.clone().set(&["policy", "p", "sha256"], sha256(&good_module)).agent("newcomer", newcomer));
+    lab.gateway
+        .write_config(good.clone().set(&["policy", "p", "sha256"], sha256(&good_module)).agent("newcomer", newcomer));
     let arrives = || Some(lab.ask(&lab.gateway.agent_with(newcomer))).filter(|answer| answer.status == 200);
     assert!(wait_for(SOON, arrives).is_some(), "{:#}", lab.status());
     // And holds: a module that does not match it never serves.
@@ -344,7 +361,7 @@ fn what_cannot_change_while_running_needs_a_restart() {
     let mut lab = Lab::with_one_module();
     let good = lab.gateway.config();
     let newcomer = "reload-test-token-of-a-newcomer-0123456789abcdef";
-    let edits: [(&str, fn(Config) -> Config); 5] = [
+    let edits: [(&str, Edit); 5] = [
         ("wallet.research.daily-limit", |config| config.set(&["wallet", "research", "daily-limit"], "2000.00")),
         ("wallet.research.networks", |config| {
             config.set(&["wallet", "research", "networks"], vec!["eip155:84532", "eip155:8453"])
@@ -363,9 +380,7 @@ fn what_cannot_change_while_running_needs_a_restart() {
         lab.heals();
     }
     // After a restart it is what the file says.
-    lab.gateway.write_config(
-        good.set(&["wallet", "research", "daily-limit"], "2000.00").agent("newcomer", newcomer),
-    );
+    lab.gateway.write_config(good.set(&["wallet", "research", "daily-limit"], "2000.00").agent("newcomer", newcomer));
     lab.gateway.restart();
     assert_eq!(lab.ask(&lab.gateway.agent_with(newcomer)).status, 200);
     assert!(lab.status()["last_error"].is_null());
@@ -432,7 +447,7 @@ fn agents_mandates_and_limits_change_while_it_runs() {
 #[test]
 fn a_removed_agent_is_out_even_if_the_edit_is_refused() {
     let removed = "reload-test-token-of-somebody-0123456789abcdef012";
-    let edits: [(&str, fn(Config) -> Config); 3] = [
+    let edits: [(&str, Edit); 3] = [
         ("a wallet", |config| config.set(&["wallet", "research", "daily-limit"], "2000.00")),
         ("settings", |config| config.set(&["policy", "p", "settings", "hosts"], 7)),
         ("a pin", |config| config.set(&["policy", "p", "sha256"], "ab".repeat(32))),
@@ -470,7 +485,8 @@ fn swaps_under_load_are_whole_and_nobody_notices() {
     const CLIENTS: usize = 8;
     let policies = |modules: &Path, k: u32| {
         let file = |name: &str| modules.join(format!("{name}-{k}.wasm")).to_str().unwrap().to_owned();
-        let allow = Policy::new("allow", &file("allow")).setting("hosts", vec!["127.0.0.1:*".to_owned(), format!("h{k}.test")]);
+        let allow =
+            Policy::new("allow", &file("allow")).setting("hosts", vec!["127.0.0.1:*".to_owned(), format!("h{k}.test")]);
         let caps = Policy::new("caps", &file("caps")).setting("per-payment", format!("{}.00", k + 1));
         [allow, caps.setting("per-agent-hour", "900000.00").setting("timezone", "UTC")]
     };
@@ -489,8 +505,12 @@ fn swaps_under_load_are_whole_and_nobody_notices() {
     };
     let configs: Vec<Config> = (0..VARIANTS).map(config).collect();
     let by_name = |policies: &Value, key: &str| {
-        let mut named: Vec<_> =
-            policies.as_array().unwrap().iter().map(|p| (p["name"].as_str().unwrap(), p[key].as_str().unwrap())).collect();
+        let mut named: Vec<_> = policies
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| (p["name"].as_str().unwrap(), p[key].as_str().unwrap()))
+            .collect();
         named.sort_unstable();
         named.into_iter().map(|(_, digest)| digest.to_owned()).collect::<Vec<_>>()
     };

@@ -43,9 +43,7 @@ impl fmt::Display for EvmError {
         f.write_str(match self {
             Self::AddressMalformed => "expected an address: `0x` and 40 hex digits",
             Self::AddressChecksum => "an address with a wrong checksum; a digit may be mistyped",
-            Self::SignatureMalformed => {
-                "expected a signature: r, s and v of 27 or 28, in `0x` and 130 hex digits"
-            }
+            Self::SignatureMalformed => "expected a signature: r, s and v of 27 or 28, in `0x` and 130 hex digits",
             Self::SignatureHighS => "a signature with s in the upper half; normalise it",
         })
     }
@@ -94,13 +92,11 @@ impl Address {
     fn checksummed(self) -> String {
         let lower = hex::encode(self.0);
         let hash = hex::encode(keccak256(lower.as_bytes()));
-        let cased = lower.chars().zip(hash.chars()).map(|(digit, nibble)| {
-            if nibble >= '8' {
-                digit.to_ascii_uppercase()
-            } else {
-                digit
-            }
-        });
+        let cased = lower.chars().zip(hash.chars()).map(
+            |(digit, nibble)| {
+                if nibble >= '8' { digit.to_ascii_uppercase() } else { digit }
+            },
+        );
         cased.collect()
     }
 }
@@ -125,13 +121,9 @@ impl FromStr for Address {
         let mut bytes = [0_u8; 20];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| EvmError::AddressMalformed)?;
         let address = Self(bytes);
-        let one_case = !digits.bytes().any(|b| b.is_ascii_uppercase())
-            || !digits.bytes().any(|b| b.is_ascii_lowercase());
-        if one_case || address.checksummed() == digits {
-            Ok(address)
-        } else {
-            Err(EvmError::AddressChecksum)
-        }
+        let one_case =
+            !digits.bytes().any(|b| b.is_ascii_uppercase()) || !digits.bytes().any(|b| b.is_ascii_lowercase());
+        if one_case || address.checksummed() == digits { Ok(address) } else { Err(EvmError::AddressChecksum) }
     }
 }
 
@@ -175,8 +167,7 @@ pub struct Eip712Domain {
 }
 
 impl Eip712Domain {
-    const TYPE: &'static [u8] =
-        b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+    const TYPE: &'static [u8] = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 
     /// The domain separator.
     #[must_use]
@@ -280,11 +271,7 @@ impl Signature65 {
     pub fn new(bytes: [u8; 65]) -> Result<Self, EvmError> {
         let candidate = Self(bytes);
         let (signature, _) = candidate.parts().ok_or(EvmError::SignatureMalformed)?;
-        if signature.normalize_s() == signature {
-            Ok(candidate)
-        } else {
-            Err(EvmError::SignatureHighS)
-        }
+        if signature.normalize_s() == signature { Ok(candidate) } else { Err(EvmError::SignatureHighS) }
     }
 
     /// From what a signing library returns; a high s is turned into its low twin.
@@ -339,9 +326,7 @@ impl fmt::Debug for Signature65 {
 impl FromStr for Signature65 {
     type Err = EvmError;
     fn from_str(text: &str) -> Result<Self, EvmError> {
-        let digits = text
-            .strip_prefix("0x")
-            .ok_or(EvmError::SignatureMalformed)?;
+        let digits = text.strip_prefix("0x").ok_or(EvmError::SignatureMalformed)?;
         let mut bytes = [0_u8; 65];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| EvmError::SignatureMalformed)?;
         Self::new(bytes)
@@ -463,21 +448,13 @@ mod tests {
                 (transfer.struct_hash(), transfer.digest(&domain))
             };
             let name = &vector["name"];
-            assert_eq!(
-                domain.separator(),
-                bytes32(&vector["domainSeparator"]),
-                "{name}"
-            );
+            assert_eq!(domain.separator(), bytes32(&vector["domainSeparator"]), "{name}");
             assert_eq!(struct_hash, bytes32(&vector["structHash"]), "{name}");
             assert_eq!(digest, bytes32(&vector["digest"]), "{name}");
 
             let (signature, id) = key.sign_prehash_recoverable(&digest);
             let ours = Signature65::from_ecdsa(&signature, id).unwrap();
-            assert_eq!(
-                ours.to_string(),
-                vector["signature"].as_str().unwrap(),
-                "{name}"
-            );
+            assert_eq!(ours.to_string(), vector["signature"].as_str().unwrap(), "{name}");
             assert_eq!(recover(&digest, &ours), Some(signer), "{name}");
             assert_ne!(recover(&[7; 32], &ours), Some(signer), "{name}");
         }
@@ -504,14 +481,8 @@ mod tests {
         let check = |text: &str, want: EvmError| {
             assert_eq!(text.parse::<Address>(), Err(want), "{text}");
         };
-        check(
-            "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed",
-            EvmError::AddressChecksum,
-        );
-        check(
-            "0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
-            EvmError::AddressChecksum,
-        );
+        check("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed", EvmError::AddressChecksum);
+        check("0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", EvmError::AddressChecksum);
         for bad in [
             "",
             "0x",
@@ -532,18 +503,10 @@ mod tests {
     #[test]
     fn signatures_are_canonical() {
         let file: Value = serde_json::from_str(include_str!("../fixtures/vectors.json")).unwrap();
-        let good: Signature65 = file["vectors"][0]["signature"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let good: Signature65 = file["vectors"][0]["signature"].as_str().unwrap().parse().unwrap();
         let stored = serde_json::to_string(&good).unwrap();
         assert_eq!(serde_json::from_str::<Signature65>(&stored).unwrap(), good);
-        assert_eq!(
-            format!("{good:?}"),
-            "Signature65(…)",
-            "a log line is not redeemable"
-        );
+        assert_eq!(format!("{good:?}"), "Signature65(…)", "a log line is not redeemable");
 
         let with_v = |v: u8| {
             let mut bytes = *good.as_bytes();

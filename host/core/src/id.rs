@@ -17,11 +17,7 @@ pub struct IdError {
 
 impl fmt::Display for IdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "expected `{}` followed by 32 lower-case hex digits",
-            self.expected
-        )
+        write!(f, "expected `{}` followed by 32 lower-case hex digits", self.expected)
     }
 }
 
@@ -127,9 +123,7 @@ fn uuid_v7(at: Timestamp, random: [u8; 10]) -> [u8; 16] {
     let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9] = random;
     let version = (r0 & 0x0f) | 0x70;
     let variant = (r2 & 0x3f) | 0x80;
-    [
-        t0, t1, t2, t3, t4, t5, version, r1, variant, r3, r4, r5, r6, r7, r8, r9,
-    ]
+    [t0, t1, t2, t3, t4, t5, version, r1, variant, r3, r4, r5, r6, r7, r8, r9]
 }
 
 /// The name of a purchase: 1 to 128 of `[A-Za-z0-9_-]`, chosen by the agent or minted by us.
@@ -144,16 +138,8 @@ impl PurchaseId {
     /// When it is empty, longer than 128 bytes or holds a character outside `[A-Za-z0-9_-]`.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let ok = (1..=128).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        if ok {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(IdError {
-                expected: "1 to 128 of [A-Za-z0-9_-]; or `pur_`",
-            })
-        }
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if ok { Ok(Self(text.to_owned())) } else { Err(IdError { expected: "1 to 128 of [A-Za-z0-9_-]; or `pur_`" }) }
     }
 
     /// Mints one for an agent that brought none.

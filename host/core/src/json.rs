@@ -57,11 +57,7 @@ impl fmt::Display for JsonError {
             Fault::NotUtf8 => write!(f, "not UTF-8 at byte {}", self.at),
             Fault::Expected(what) => write!(f, "expected {what} at byte {}", self.at),
             Fault::TooDeep => {
-                write!(
-                    f,
-                    "nested deeper than {MAX_DEPTH} levels at byte {}",
-                    self.at
-                )
+                write!(f, "nested deeper than {MAX_DEPTH} levels at byte {}", self.at)
             }
             Fault::DuplicateKey => write!(f, "the same key twice at byte {}", self.at),
         }
@@ -116,11 +112,7 @@ impl<'a> Json<'a> {
         reader.blanks();
         let value = reader.value(0)?;
         reader.blanks();
-        if reader.at == text.len() {
-            Ok(value)
-        } else {
-            reader.expected("the end")
-        }
+        if reader.at == text.len() { Ok(value) } else { reader.expected("the end") }
     }
 
     /// The member `key` of an object; none for other kinds, missing members and `null`.
@@ -247,11 +239,7 @@ impl<'a> Reader<'a> {
             Some(b'n') => self.word("null", Value::Null)?,
             _ => return self.expected("a value"),
         };
-        Ok(Json {
-            raw: self.since(start),
-            start,
-            value,
-        })
+        Ok(Json { raw: self.since(start), start, value })
     }
 
     fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, JsonError> {
@@ -284,10 +272,7 @@ impl<'a> Reader<'a> {
             self.blanks();
             let member = self.value(depth.saturating_add(1))?;
             if members.insert(key, member).is_some() {
-                return Err(JsonError {
-                    fault: Fault::DuplicateKey,
-                    at: key_at,
-                });
+                return Err(JsonError { fault: Fault::DuplicateKey, at: key_at });
             }
             self.blanks();
             if self.take(b'}') {
@@ -475,20 +460,14 @@ mod tests {
         }
         let not_utf8 = Json::parse(b"\"\xff\"", 9);
         assert_eq!(not_utf8.map_err(|e| e.code()), Err("json-not-utf8"));
-        assert_eq!(
-            Json::parse(b"[1]", 2).map_err(|e| e.code()),
-            Err("json-too-large")
-        );
+        assert_eq!(Json::parse(b"[1]", 2).map_err(|e| e.code()), Err("json-too-large"));
     }
 
     #[test]
     fn a_key_comes_once_however_it_is_spelled() {
-        for text in [
-            r#"{"a":1,"a":1}"#,
-            r#"{"a":1,"b":2,"\u0061":3}"#,
-            r#"[{"x":{"k":null,"k":null}}]"#,
-            r#"{"/":1,"\/":2}"#,
-        ] {
+        for text in
+            [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":2,"\u0061":3}"#, r#"[{"x":{"k":null,"k":null}}]"#, r#"{"/":1,"\/":2}"#]
+        {
             assert_eq!(fault(text), Some(Fault::DuplicateKey), "{text}");
         }
         assert_eq!(fault(r#"[{"a":1},{"a":1,"A":1}]"#), None);
@@ -517,10 +496,7 @@ mod tests {
             Some("xA"),
             "escapes are resolved beside the raw text"
         );
-        assert_eq!(
-            json.get("n").map(|n| &n.value),
-            Some(&Value::Number("1.50"))
-        );
+        assert_eq!(json.get("n").map(|n| &n.value), Some(&Value::Number("1.50")));
         assert_eq!(json.get("n").and_then(Json::as_u64), None);
         assert!(json.get("z").is_none() && json.has("z"));
     }
@@ -537,9 +513,7 @@ mod tests {
             ("3e2", None),
             ("\"1\"", None),
         ] {
-            let got = Json::parse(text.as_bytes(), 100)
-                .ok()
-                .and_then(|j| j.as_u64());
+            let got = Json::parse(text.as_bytes(), 100).ok().and_then(|j| j.as_u64());
             assert_eq!(got, want, "{text}");
         }
     }
@@ -547,8 +521,7 @@ mod tests {
     #[test]
     fn canonical_text_sorts_keys() {
         // Fails if some dependency turns on serde_json's `preserve_order`.
-        let value: serde_json::Value =
-            serde_json::from_str(r#"{ "b": {"z": 1, "y": [2, 1]}, "a": "é\n" }"#).unwrap();
+        let value: serde_json::Value = serde_json::from_str(r#"{ "b": {"z": 1, "y": [2, 1]}, "a": "é\n" }"#).unwrap();
         assert_eq!(canonical(&value), r#"{"a":"é\n","b":{"y":[2,1],"z":1}}"#);
     }
 

@@ -69,8 +69,7 @@ impl Atomic {
     /// # Errors
     /// [`MoneyError::Malformed`] for any other spelling, [`MoneyError::TooLarge`] from 2^128 on.
     pub fn parse_price(text: &str) -> Result<Self, MoneyError> {
-        let digits =
-            !text.is_empty() && text.len() <= 78 && text.bytes().all(|b| b.is_ascii_digit());
+        let digits = !text.is_empty() && text.len() <= 78 && text.bytes().all(|b| b.is_ascii_digit());
         if !digits || text.starts_with('0') {
             return Err(MoneyError::Malformed);
         }
@@ -120,9 +119,7 @@ impl<'de> Deserialize<'de> for Atomic {
         if !plain {
             return Err(serde::de::Error::custom(MoneyError::Malformed));
         }
-        text.parse()
-            .map(Self)
-            .map_err(|_| serde::de::Error::custom(MoneyError::TooLarge))
+        text.parse().map(Self).map_err(|_| serde::de::Error::custom(MoneyError::TooLarge))
     }
 }
 
@@ -145,11 +142,7 @@ impl Micros {
     /// # Errors
     /// [`MoneyError::TooLarge`] above [`Micros::MAX`].
     pub const fn new(micros: u64) -> Result<Self, MoneyError> {
-        if micros > Self::MAX.0 {
-            Err(MoneyError::TooLarge)
-        } else {
-            Ok(Self(micros))
-        }
+        if micros > Self::MAX.0 { Err(MoneyError::TooLarge) } else { Ok(Self(micros)) }
     }
 
     /// The count of millionths.
@@ -164,9 +157,7 @@ impl Micros {
     /// See [`MoneyError`].
     pub fn parse(text: &str) -> Result<Self, MoneyError> {
         let units = parse_decimal(text, Self::DECIMALS)?;
-        u64::try_from(units)
-            .map_err(|_| MoneyError::TooLarge)
-            .and_then(Self::new)
+        u64::try_from(units).map_err(|_| MoneyError::TooLarge).and_then(Self::new)
     }
 }
 
@@ -200,10 +191,7 @@ impl Price {
             return Err(MoneyError::TooPrecise);
         }
         let micros_per_whole = NonZeroU64::new(per_whole.get()).ok_or(MoneyError::Malformed)?;
-        Ok(Self {
-            micros_per_whole,
-            decimals,
-        })
+        Ok(Self { micros_per_whole, decimals })
     }
 
     /// The reference-currency value of `amount`, rounded up.
@@ -211,16 +199,9 @@ impl Price {
     /// # Errors
     /// [`MoneyError::TooLarge`] when the value passes [`Micros::MAX`].
     pub fn value(&self, amount: Atomic) -> Result<Micros, MoneyError> {
-        let whole = 10_u128
-            .checked_pow(u32::from(self.decimals))
-            .ok_or(MoneyError::TooLarge)?;
-        let product = amount
-            .get()
-            .checked_mul(u128::from(self.micros_per_whole.get()))
-            .ok_or(MoneyError::TooLarge)?;
-        u64::try_from(product.div_ceil(whole))
-            .map_err(|_| MoneyError::TooLarge)
-            .and_then(Micros::new)
+        let whole = 10_u128.checked_pow(u32::from(self.decimals)).ok_or(MoneyError::TooLarge)?;
+        let product = amount.get().checked_mul(u128::from(self.micros_per_whole.get())).ok_or(MoneyError::TooLarge)?;
+        u64::try_from(product.div_ceil(whole)).map_err(|_| MoneyError::TooLarge).and_then(Micros::new)
     }
 }
 
@@ -243,9 +224,7 @@ fn parse_decimal(text: &str, decimals: u8) -> Result<u128, MoneyError> {
     if whole.len() > 20 {
         return Err(MoneyError::TooLarge);
     }
-    format!("{whole}{fraction:0<places$}")
-        .parse()
-        .map_err(|_| MoneyError::TooLarge)
+    format!("{whole}{fraction:0<places$}").parse().map_err(|_| MoneyError::TooLarge)
 }
 
 fn decimal(units: u128, decimals: u8) -> String {
@@ -253,11 +232,7 @@ fn decimal(units: u128, decimals: u8) -> String {
     let digits = format!("{units:0>width$}", width = places.saturating_add(1));
     let (whole, fraction) = digits.split_at(digits.len().saturating_sub(places));
     let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() {
-        whole.to_owned()
-    } else {
-        format!("{whole}.{fraction}")
-    }
+    if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
 }
 
 #[cfg(test)]
@@ -267,19 +242,12 @@ mod tests {
     #[test]
     fn wire_amounts_have_one_spelling() {
         assert_eq!(Atomic::parse_price("1000"), Ok(Atomic::new(1000)));
-        for bad in [
-            "", "0", "00", "01", "+1", "-1", " 1", "1 ", "1e3", "0x3e8", "1.0", "１",
-        ] {
-            assert_eq!(
-                Atomic::parse_price(bad),
-                Err(MoneyError::Malformed),
-                "{bad:?}"
-            );
+        for bad in ["", "0", "00", "01", "+1", "-1", " 1", "1 ", "1e3", "0x3e8", "1.0", "１"] {
+            assert_eq!(Atomic::parse_price(bad), Err(MoneyError::Malformed), "{bad:?}");
         }
         let max = u128::MAX.to_string();
         assert_eq!(Atomic::parse_price(&max), Ok(Atomic::new(u128::MAX)));
-        let two_to_the_256 =
-            "115792089237316195423570985008687907853269984665640564039457584007913129639936";
+        let two_to_the_256 = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
         for big in ["340282366920938463463374607431768211456", two_to_the_256] {
             assert_eq!(Atomic::parse_price(big), Err(MoneyError::TooLarge), "{big}");
         }
@@ -297,9 +265,7 @@ mod tests {
         check("1000000000", Ok(1_000_000_000_000_000));
         check("1000000000.000001", Err(MoneyError::TooLarge));
         check("0.0000001", Err(MoneyError::TooPrecise));
-        for bad in [
-            "", ".5", "5.", "1,5", "-1", "+1", "1e3", "01", " 1", "0x1", "1.2.3", "∞",
-        ] {
+        for bad in ["", ".5", "5.", "1,5", "-1", "+1", "1e3", "01", " 1", "0x1", "1.2.3", "∞"] {
             check(bad, Err(MoneyError::Malformed));
         }
     }
@@ -309,23 +275,10 @@ mod tests {
         let usdc = Price::new(Micros::parse("1")?, 6)?;
         assert_eq!(usdc.value(Atomic::new(1000))?, Micros::new(1000)?);
         let eighteen = Price::new(Micros::parse("1")?, 18)?;
-        assert_eq!(
-            eighteen.value(Atomic::new(1))?,
-            Micros::new(1)?,
-            "dust costs a micro, not nothing"
-        );
-        assert_eq!(
-            eighteen.value(Atomic::new(1_000_000_000_001))?,
-            Micros::new(2)?
-        );
-        assert_eq!(
-            eighteen.value(Atomic::new(u128::MAX)),
-            Err(MoneyError::TooLarge)
-        );
-        assert_eq!(
-            usdc.value(Atomic::new(1_000_000_000_000_001)),
-            Err(MoneyError::TooLarge)
-        );
+        assert_eq!(eighteen.value(Atomic::new(1))?, Micros::new(1)?, "dust costs a micro, not nothing");
+        assert_eq!(eighteen.value(Atomic::new(1_000_000_000_001))?, Micros::new(2)?);
+        assert_eq!(eighteen.value(Atomic::new(u128::MAX)), Err(MoneyError::TooLarge));
+        assert_eq!(usdc.value(Atomic::new(1_000_000_000_000_001)), Err(MoneyError::TooLarge));
         let euro = Price::new(Micros::parse("1.08")?, 6)?;
         assert_eq!(euro.value(Atomic::new(1))?, Micros::new(2)?);
         Ok(())
@@ -334,10 +287,7 @@ mod tests {
     #[test]
     fn prints_what_it_parses() {
         for text in ["0", "0.001", "2.5", "100", "999999999.999999"] {
-            assert_eq!(
-                Micros::parse(text).map(|m| m.to_string()).as_deref(),
-                Ok(text)
-            );
+            assert_eq!(Micros::parse(text).map(|m| m.to_string()).as_deref(), Ok(text));
         }
         assert_eq!(Atomic::new(1).display(18), "0.000000000000000001");
         assert_eq!(Atomic::new(15).display(0), "15");
@@ -346,10 +296,7 @@ mod tests {
     #[test]
     fn thirty_two_bytes_round_trip() {
         for n in [0, 1, u128::MAX] {
-            assert_eq!(
-                Atomic::from_be_bytes32(&Atomic::new(n).to_be_bytes32()),
-                Some(Atomic::new(n))
-            );
+            assert_eq!(Atomic::from_be_bytes32(&Atomic::new(n).to_be_bytes32()), Some(Atomic::new(n)));
         }
         let mut high = [0_u8; 32];
         high[15] = 1;

@@ -27,15 +27,8 @@ pub enum State {
 
 impl State {
     /// Every state, in stored order.
-    pub const ALL: [Self; 7] = [
-        Self::Denied,
-        Self::Review,
-        Self::Signed,
-        Self::Redeemable,
-        Self::Seen,
-        Self::Settled,
-        Self::Released,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Denied, Self::Review, Self::Signed, Self::Redeemable, Self::Seen, Self::Settled, Self::Released];
 
     /// The stored number.
     #[must_use]

@@ -116,18 +116,9 @@ pub trait Rail: Send + Sync {
     ///
     /// # Errors
     /// [`RailError::HeaderTooLarge`] when no server would read it.
-    fn present(
-        &self,
-        authorization: &Authorization,
-        signature: &Signature65,
-    ) -> Result<PaymentHeader, RailError>;
+    fn present(&self, authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError>;
 
     /// What the answer to a paid request says about the payment. It does not judge the status; only
     /// a 2xx with a valid receipt counts as accepted.
-    fn receipt(
-        &self,
-        authorization: &Authorization,
-        status: u16,
-        headers: &[(String, Vec<u8>)],
-    ) -> Receipt;
+    fn receipt(&self, authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt;
 }

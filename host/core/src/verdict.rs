@@ -47,10 +47,7 @@ pub struct Reason {
 impl Reason {
     /// A reason from its two parts.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
+        Self { code: code.into(), message: message.into() }
     }
 }
 
@@ -154,14 +151,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Trap,
-        Self::Timeout,
-        Self::Fuel,
-        Self::Error,
-        Self::Oversize,
-        Self::Unavailable,
-    ];
+    pub const ALL: [Self; 6] = [Self::Trap, Self::Timeout, Self::Fuel, Self::Error, Self::Oversize, Self::Unavailable];
 
     /// The reason code agents and records see.
     #[must_use]
@@ -275,49 +265,20 @@ pub const NO_POLICY_ALLOWED: &str = "no-policy-allowed";
 /// Combines the opinions of one judgement. Order never changes the verdict.
 #[must_use]
 pub fn combine(judgement: &Judgement) -> Combined {
-    let enforcing = || {
-        judgement
-            .opinions
-            .iter()
-            .filter(|o| o.mode == Mode::Enforce)
-    };
+    let enforcing = || judgement.opinions.iter().filter(|o| o.mode == Mode::Enforce);
     let verdict = enforcing().map(effective).min().unwrap_or(Verdict::Abstain);
-    let reasons: Vec<Attributed> = enforcing()
-        .filter(|o| effective(o) == verdict)
-        .flat_map(reasons_of)
-        .collect();
+    let reasons: Vec<Attributed> = enforcing().filter(|o| effective(o) == verdict).flat_map(reasons_of).collect();
     match verdict {
-        Verdict::Deny => Combined {
-            verdict,
-            reasons,
-            holds: Vec::new(),
-            review: None,
-        },
+        Verdict::Deny => Combined { verdict, reasons, holds: Vec::new(), review: None },
         Verdict::Abstain => {
-            let why = Reason::new(
-                NO_POLICY_ALLOWED,
-                "no policy of the mandate allowed this purchase",
-            );
-            let reasons = vec![Attributed {
-                policy: "host".to_owned(),
-                reason: why,
-            }];
-            Combined {
-                verdict: Verdict::Deny,
-                reasons,
-                holds: Vec::new(),
-                review: None,
-            }
+            let why = Reason::new(NO_POLICY_ALLOWED, "no policy of the mandate allowed this purchase");
+            let reasons = vec![Attributed { policy: "host".to_owned(), reason: why }];
+            Combined { verdict: Verdict::Deny, reasons, holds: Vec::new(), review: None }
         }
         Verdict::Review | Verdict::Allow => {
             let holds = enforcing().flat_map(holds_of).collect();
             let review = (verdict == Verdict::Review).then(|| strictest(enforcing()));
-            Combined {
-                verdict,
-                reasons,
-                holds,
-                review,
-            }
+            Combined { verdict, reasons, holds, review }
         }
     }
 }
@@ -332,17 +293,9 @@ pub fn combine_approved(judgement: &Judgement, approved: &[(String, String)]) ->
     if combined.verdict != Verdict::Review {
         return combined;
     }
-    let shown = |a: &Attributed| {
-        approved
-            .iter()
-            .any(|(p, c)| *p == a.policy && *c == a.reason.code)
-    };
+    let shown = |a: &Attributed| approved.iter().any(|(p, c)| *p == a.policy && *c == a.reason.code);
     if combined.reasons.iter().all(shown) {
-        return Combined {
-            verdict: Verdict::Allow,
-            review: None,
-            ..combined
-        };
+        return Combined { verdict: Verdict::Allow, review: None, ..combined };
     }
     combined
 }
@@ -350,24 +303,14 @@ pub fn combine_approved(judgement: &Judgement, approved: &[(String, String)]) ->
 fn effective(opinion: &Opinion) -> Verdict {
     opinion.outcome.as_ref().map_or(Verdict::Deny, |d| {
         // No obligation kinds exist yet, so every one is unknown.
-        if d.obligations.is_empty() {
-            d.verdict
-        } else {
-            Verdict::Deny
-        }
+        if d.obligations.is_empty() { d.verdict } else { Verdict::Deny }
     })
 }
 
 fn reasons_of(opinion: &Opinion) -> Vec<Attributed> {
-    let from = |reason: Reason| Attributed {
-        policy: opinion.policy.clone(),
-        reason,
-    };
+    let from = |reason: Reason| Attributed { policy: opinion.policy.clone(), reason };
     match &opinion.outcome {
-        Err(failure) => vec![from(Reason::new(
-            failure.kind.code(),
-            failure.message.clone(),
-        ))],
+        Err(failure) => vec![from(Reason::new(failure.kind.code(), failure.message.clone()))],
         Ok(decision) => match decision.obligations.first() {
             Some(unknown) => {
                 let message = format!("the host knows no obligation of kind `{}`", unknown.kind);
@@ -385,10 +328,7 @@ fn holds_of(opinion: &Opinion) -> Vec<PolicyHold> {
     let Ok(decision) = &opinion.outcome else {
         return Vec::new();
     };
-    let with_name = |hold: &Hold| PolicyHold {
-        policy: opinion.policy.clone(),
-        hold: hold.clone(),
-    };
+    let with_name = |hold: &Hold| PolicyHold { policy: opinion.policy.clone(), hold: hold.clone() };
     decision.holds.iter().map(with_name).collect()
 }
 
@@ -397,17 +337,12 @@ fn holds_of(opinion: &Opinion) -> Vec<PolicyHold> {
 /// demanding a group nobody is in.)
 fn strictest<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> ReviewTerms {
     let mut terms = ReviewTerms::default();
-    let reviews = opinions
-        .filter(|o| effective(o) == Verdict::Review)
-        .filter_map(|o| o.outcome.as_ref().ok()?.review.as_ref());
+    let reviews =
+        opinions.filter(|o| effective(o) == Verdict::Review).filter_map(|o| o.outcome.as_ref().ok()?.review.as_ref());
     for t in reviews {
         terms.quorum = terms.quorum.max(t.quorum);
         if t.expires_in_seconds > 0 {
-            let shortest = if terms.expires_in_seconds == 0 {
-                u32::MAX
-            } else {
-                terms.expires_in_seconds
-            };
+            let shortest = if terms.expires_in_seconds == 0 { u32::MAX } else { terms.expires_in_seconds };
             terms.expires_in_seconds = shortest.min(t.expires_in_seconds);
         }
         terms.group = match (terms.group.take(), &t.group) {
@@ -424,12 +359,7 @@ fn strictest<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> ReviewTerms {
 mod tests {
     use super::*;
 
-    const VERDICTS: [Verdict; 4] = [
-        Verdict::Deny,
-        Verdict::Review,
-        Verdict::Allow,
-        Verdict::Abstain,
-    ];
+    const VERDICTS: [Verdict; 4] = [Verdict::Deny, Verdict::Review, Verdict::Allow, Verdict::Abstain];
 
     fn opinion(policy: &str, outcome: Result<Decision, Failure>) -> Opinion {
         Opinion {
@@ -447,22 +377,11 @@ mod tests {
 
     fn says(verdict: Verdict) -> Decision {
         let reasons = vec![Reason::new(verdict.to_string(), "")];
-        Decision {
-            verdict,
-            reasons,
-            holds: vec![],
-            review: None,
-            obligations: vec![],
-            notes: vec![],
-        }
+        Decision { verdict, reasons, holds: vec![], review: None, obligations: vec![], notes: vec![] }
     }
 
     fn verdict_of(opinions: Vec<Opinion>) -> Verdict {
-        combine(&Judgement {
-            generation: 1,
-            opinions,
-        })
-        .verdict
+        combine(&Judgement { generation: 1, opinions }).verdict
     }
 
     #[test]
@@ -471,19 +390,8 @@ mod tests {
             for b in VERDICTS {
                 for c in VERDICTS {
                     let strongest = a.min(b).min(c);
-                    let want = if strongest == Verdict::Abstain {
-                        Verdict::Deny
-                    } else {
-                        strongest
-                    };
-                    let orders = [
-                        [a, b, c],
-                        [a, c, b],
-                        [b, a, c],
-                        [b, c, a],
-                        [c, a, b],
-                        [c, b, a],
-                    ];
+                    let want = if strongest == Verdict::Abstain { Verdict::Deny } else { strongest };
+                    let orders = [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]];
                     for order in orders {
                         let opinions = order.iter().map(|v| opinion("p", Ok(says(*v)))).collect();
                         assert_eq!(verdict_of(opinions), want, "{order:?}");
@@ -502,18 +410,9 @@ mod tests {
     fn every_failure_denies_with_its_own_code() {
         let mut codes = Vec::new();
         for kind in FailureKind::ALL {
-            let failed = opinion(
-                "bad",
-                Err(Failure {
-                    kind,
-                    message: String::new(),
-                }),
-            );
+            let failed = opinion("bad", Err(Failure { kind, message: String::new() }));
             let opinions = vec![opinion("ok", Ok(says(Verdict::Allow))), failed];
-            let combined = combine(&Judgement {
-                generation: 1,
-                opinions,
-            });
+            let combined = combine(&Judgement { generation: 1, opinions });
             assert_eq!(combined.verdict, Verdict::Deny);
             assert_eq!(combined.reasons[0].policy, "bad");
             assert!(!codes.contains(&combined.reasons[0].reason.code));
@@ -524,14 +423,8 @@ mod tests {
     #[test]
     fn an_unknown_obligation_denies() {
         let mut decision = says(Verdict::Allow);
-        decision.obligations.push(Obligation {
-            kind: "fly".into(),
-            params: vec![],
-        });
-        let combined = combine(&Judgement {
-            generation: 1,
-            opinions: vec![opinion("p", Ok(decision))],
-        });
+        decision.obligations.push(Obligation { kind: "fly".into(), params: vec![] });
+        let combined = combine(&Judgement { generation: 1, opinions: vec![opinion("p", Ok(decision))] });
         assert_eq!(combined.verdict, Verdict::Deny);
         assert_eq!(combined.reasons[0].reason.code, "unknown-obligation");
     }
@@ -540,44 +433,19 @@ mod tests {
     fn monitors_are_heard_and_not_counted() {
         let mut monitor = opinion("m", Ok(says(Verdict::Deny)));
         monitor.mode = Mode::Monitor;
-        assert_eq!(
-            verdict_of(vec![
-                opinion("p", Ok(says(Verdict::Allow))),
-                monitor.clone()
-            ]),
-            Verdict::Allow
-        );
+        assert_eq!(verdict_of(vec![opinion("p", Ok(says(Verdict::Allow))), monitor.clone()]), Verdict::Allow);
         monitor.outcome = Ok(says(Verdict::Allow));
-        assert_eq!(
-            verdict_of(vec![monitor]),
-            Verdict::Deny,
-            "a monitor cannot allow either"
-        );
+        assert_eq!(verdict_of(vec![monitor]), Verdict::Deny, "a monitor cannot allow either");
     }
 
     #[test]
     fn an_approval_covers_only_what_was_shown() {
         let ask = |code: &str| {
             let reasons = vec![Reason::new(code, "")];
-            opinion(
-                "r",
-                Ok(Decision {
-                    reasons,
-                    ..says(Verdict::Review)
-                }),
-            )
+            opinion("r", Ok(Decision { reasons, ..says(Verdict::Review) }))
         };
         let approved = [("r".to_owned(), "above".to_owned())];
-        let judged = |o| {
-            combine_approved(
-                &Judgement {
-                    generation: 1,
-                    opinions: vec![o],
-                },
-                &approved,
-            )
-            .verdict
-        };
+        let judged = |o| combine_approved(&Judgement { generation: 1, opinions: vec![o] }, &approved).verdict;
         assert_eq!(judged(ask("above")), Verdict::Allow);
         assert_eq!(judged(ask("other")), Verdict::Review);
         assert_eq!(judged(opinion("r", Ok(says(Verdict::Deny)))), Verdict::Deny);
@@ -586,37 +454,11 @@ mod tests {
     #[test]
     fn review_terms_combine_strictest() {
         let ask = |group: Option<&str>, quorum, expires_in_seconds| {
-            let review = Some(ReviewTerms {
-                group: group.map(str::to_owned),
-                quorum,
-                expires_in_seconds,
-            });
-            opinion(
-                "r",
-                Ok(Decision {
-                    review,
-                    ..says(Verdict::Review)
-                }),
-            )
+            let review = Some(ReviewTerms { group: group.map(str::to_owned), quorum, expires_in_seconds });
+            opinion("r", Ok(Decision { review, ..says(Verdict::Review) }))
         };
-        let opinions = vec![
-            ask(None, 1, 600),
-            ask(Some("finance"), 3, 0),
-            ask(Some("finance"), 0, 60),
-        ];
-        let terms = combine(&Judgement {
-            generation: 1,
-            opinions,
-        })
-        .review
-        .unwrap();
-        assert_eq!(
-            terms,
-            ReviewTerms {
-                group: Some("finance".into()),
-                quorum: 3,
-                expires_in_seconds: 60
-            }
-        );
+        let opinions = vec![ask(None, 1, 600), ask(Some("finance"), 3, 0), ask(Some("finance"), 0, 60)];
+        let terms = combine(&Judgement { generation: 1, opinions }).review.unwrap();
+        assert_eq!(terms, ReviewTerms { group: Some("finance".into()), quorum: 3, expires_in_seconds: 60 });
     }
 }

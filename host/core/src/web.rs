@@ -56,22 +56,14 @@ impl fmt::Display for WebError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLong => "url: longer than 8192 bytes; shorten it or use a body",
-            Self::ForbiddenCharacter => {
-                "url: holds a blank, control character or backslash; percent-encode it"
-            }
+            Self::ForbiddenCharacter => "url: holds a blank, control character or backslash; percent-encode it",
             Self::Scheme => "url: must begin with http:// or https://",
             Self::UserInfo => "url: must not hold a user name or password; send them as a header",
-            Self::Host => {
-                "url: the host must be a plain domain name or IP address, without a final dot"
-            }
-            Self::Ipv4Spelling => {
-                "url: write an IPv4 address as four decimal numbers, like 192.0.2.1"
-            }
+            Self::Host => "url: the host must be a plain domain name or IP address, without a final dot",
+            Self::Ipv4Spelling => "url: write an IPv4 address as four decimal numbers, like 192.0.2.1",
             Self::Port => "url: the port must be a number from 1 to 65535",
             Self::EncodedDot => "url: the path holds an encoded dot (%2e); write the dot itself",
-            Self::Method => {
-                "method: must be one of GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS"
-            }
+            Self::Method => "method: must be one of GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS",
         })
     }
 }
@@ -192,11 +184,7 @@ impl Target {
             Some(IpAddr::V6(ip)) => format!("[{ip}]"),
             _ => self.hostname.clone(),
         };
-        if self.port == self.scheme.default_port() {
-            name
-        } else {
-            format!("{name}:{}", self.port)
-        }
+        if self.port == self.scheme.default_port() { name } else { format!("{name}:{}", self.port) }
     }
 
     /// The value of the `Host` header: the same as [`Target::host`].
@@ -292,8 +280,7 @@ fn check_path(rest: &str) -> Result<(), WebError> {
 fn is_domain(name: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
-            && l.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
@@ -320,15 +307,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Self; 7] = [
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Patch,
-        Self::Delete,
-        Self::Options,
-    ];
+    const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
     /// Reads a method in either case.
     ///
@@ -414,10 +393,7 @@ fn ours(name: &str) -> bool {
 #[must_use]
 pub fn forbidden_request_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let token = !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
     !token
         || HOP_BY_HOP.contains(&name.as_str())
         || PAYMENT.contains(&name.as_str())
@@ -432,9 +408,7 @@ pub fn forbidden_request_header(name: &str) -> bool {
 pub fn is_payment_authorization(value: &[u8]) -> bool {
     let pays = |part: &[u8]| {
         let scheme = part.trim_ascii_start();
-        scheme
-            .get(..7)
-            .is_some_and(|s| s.eq_ignore_ascii_case(b"payment"))
+        scheme.get(..7).is_some_and(|s| s.eq_ignore_ascii_case(b"payment"))
             && scheme.get(7).is_none_or(|b| !b.is_ascii_alphanumeric())
     };
     value.split(|b| *b == b',').any(pays)
@@ -445,10 +419,7 @@ pub fn is_payment_authorization(value: &[u8]) -> bool {
 #[must_use]
 pub fn dropped_response_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    HOP_BY_HOP.contains(&name.as_str())
-        || PAYMENT.contains(&name.as_str())
-        || name == "alt-svc"
-        || ours(&name)
+    HOP_BY_HOP.contains(&name.as_str()) || PAYMENT.contains(&name.as_str()) || name == "alt-svc" || ours(&name)
 }
 
 /// Where the gateway may connect without being told so.
@@ -479,10 +450,10 @@ pub mod egress {
     /// (unspecified, loopback, mapped, compatible, NAT64, discard, unique local, link-local,
     /// site-local, multicast) is refused without a list.
     const NOT_GLOBAL_V6: [([u16; 8], u32); 4] = [
-        ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), // protocol assignments, Teredo
+        ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),      // protocol assignments, Teredo
         ([0x2001, 0x0db8, 0, 0, 0, 0, 0, 0], 32), // documentation
-        ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16), // 6to4: an IPv4 address in disguise
-        ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), // documentation
+        ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),      // 6to4: an IPv4 address in disguise
+        ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),      // documentation
     ];
 
     const GLOBAL_V6: ([u16; 8], u32) = ([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
@@ -493,9 +464,7 @@ pub mod egress {
     pub fn is_global(ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(ip) => !NOT_GLOBAL_V4.iter().any(|range| v4_in(ip, *range)),
-            IpAddr::V6(ip) => {
-                v6_in(ip, GLOBAL_V6) && !NOT_GLOBAL_V6.iter().any(|range| v6_in(ip, *range))
-            }
+            IpAddr::V6(ip) => v6_in(ip, GLOBAL_V6) && !NOT_GLOBAL_V6.iter().any(|range| v6_in(ip, *range)),
         }
     }
 
@@ -523,47 +492,15 @@ mod tests {
             assert_eq!(Target::parse(url).as_ref(), Ok(&target), "{url}");
         };
         check("https://example.com", "https://example.com/", "example.com");
-        check(
-            "HTTPS://EXAMPLE.com:443/a?b#c",
-            "https://example.com/a?b",
-            "example.com",
-        );
-        check(
-            "http://example.com:80/",
-            "http://example.com/",
-            "example.com",
-        );
-        check(
-            "http://example.com:8080?",
-            "http://example.com:8080/?",
-            "example.com:8080",
-        );
-        check(
-            "https://bücher.example/ä",
-            "https://xn--bcher-kva.example/%C3%A4",
-            "xn--bcher-kva.example",
-        );
-        check(
-            "https://a.example/x/../y/./z",
-            "https://a.example/y/z",
-            "a.example",
-        );
-        check(
-            "http://127.0.0.1:40201/cheap",
-            "http://127.0.0.1:40201/cheap",
-            "127.0.0.1:40201",
-        );
+        check("HTTPS://EXAMPLE.com:443/a?b#c", "https://example.com/a?b", "example.com");
+        check("http://example.com:80/", "http://example.com/", "example.com");
+        check("http://example.com:8080?", "http://example.com:8080/?", "example.com:8080");
+        check("https://bücher.example/ä", "https://xn--bcher-kva.example/%C3%A4", "xn--bcher-kva.example");
+        check("https://a.example/x/../y/./z", "https://a.example/y/z", "a.example");
+        check("http://127.0.0.1:40201/cheap", "http://127.0.0.1:40201/cheap", "127.0.0.1:40201");
         check("http://[0:0::1]:8080/", "http://[::1]:8080/", "[::1]:8080");
-        check(
-            "https://a_b.example/%2Fok%41",
-            "https://a_b.example/%2Fok%41",
-            "a_b.example",
-        );
-        check(
-            "https://a.example/?u=http://b@c\u{e9}",
-            "https://a.example/?u=http://b@c%C3%A9",
-            "a.example",
-        );
+        check("https://a_b.example/%2Fok%41", "https://a_b.example/%2Fok%41", "a_b.example");
+        check("https://a.example/?u=http://b@c\u{e9}", "https://a.example/?u=http://b@c%C3%A9", "a.example");
     }
 
     #[test]
@@ -576,20 +513,13 @@ mod tests {
         assert_eq!(target.origin(), "https://[2606:4700::1]:8443");
         assert_eq!(target.host_header(), "[2606:4700::1]:8443");
         assert_eq!(target.path_and_query(), "/p/q?x=1&y");
-        assert_eq!(
-            target.url_without_query(),
-            "https://[2606:4700::1]:8443/p/q"
-        );
+        assert_eq!(target.url_without_query(), "https://[2606:4700::1]:8443/p/q");
         assert_eq!(target.to_string(), "https://[2606:4700::1]:8443/p/q");
     }
 
     #[test]
     fn origins() {
-        let same = |a: &str, b: &str| {
-            Target::parse(a)
-                .unwrap()
-                .same_origin(&Target::parse(b).unwrap())
-        };
+        let same = |a: &str, b: &str| Target::parse(a).unwrap().same_origin(&Target::parse(b).unwrap());
         assert!(same("https://a.example/x", "https://A.example:443/y?z"));
         assert!(!same("https://a.example/", "http://a.example/"));
         assert!(!same("https://a.example/", "https://a.example:8443/"));
@@ -720,22 +650,10 @@ mod tests {
     #[test]
     fn methods() {
         for text in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            assert_eq!(
-                Method::parse(text).map(|m| m.to_string()).as_deref(),
-                Ok(text)
-            );
+            assert_eq!(Method::parse(text).map(|m| m.to_string()).as_deref(), Ok(text));
         }
         assert_eq!(Method::parse("post"), Ok(Method::Post));
-        for bad in [
-            "",
-            "CONNECT",
-            "TRACE",
-            "GET ",
-            "G\u{0395}T",
-            "GET\r\n",
-            "PROPFIND",
-            "ＧＥＴ",
-        ] {
+        for bad in ["", "CONNECT", "TRACE", "GET ", "G\u{0395}T", "GET\r\n", "PROPFIND", "ＧＥＴ"] {
             assert_eq!(Method::parse(bad), Err(WebError::Method), "{bad:?}");
         }
     }
@@ -783,29 +701,14 @@ mod tests {
         ] {
             assert!(forbidden_request_header(name), "{name:?}");
         }
-        for name in [
-            "Accept",
-            "authorization",
-            "Content-Type",
-            "Cookie",
-            "User-Agent",
-            "X-Api-Key",
-            "x-pay",
-        ] {
+        for name in ["Accept", "authorization", "Content-Type", "Cookie", "User-Agent", "X-Api-Key", "x-pay"] {
             assert!(!forbidden_request_header(name), "{name:?}");
         }
     }
 
     #[test]
     fn an_agents_own_credentials_pass_and_payments_do_not() {
-        for value in [
-            "Payment eyJ",
-            "payment eyJ",
-            "PAYMENT",
-            " Payment x",
-            "Basic YQ, Payment x",
-            "Payment\tx",
-        ] {
+        for value in ["Payment eyJ", "payment eyJ", "PAYMENT", " Payment x", "Basic YQ, Payment x", "Payment\tx"] {
             assert!(is_payment_authorization(value.as_bytes()), "{value:?}");
         }
         for value in ["Bearer payment", "Basic UGF5bWVudCA", "Paymentish x", ""] {
@@ -830,14 +733,7 @@ mod tests {
         ] {
             assert!(dropped_response_header(name), "{name}");
         }
-        for name in [
-            "Content-Type",
-            "ETag",
-            "Location",
-            "Set-Cookie",
-            "WWW-Authenticate",
-            "X-Custom",
-        ] {
+        for name in ["Content-Type", "ETag", "Location", "Set-Cookie", "WWW-Authenticate", "X-Custom"] {
             assert!(!dropped_response_header(name), "{name}");
         }
     }

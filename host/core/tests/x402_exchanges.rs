@@ -16,9 +16,7 @@ use countersign_core::id::PaymentId;
 use countersign_core::money::Micros;
 use countersign_core::seams::Rail;
 use countersign_core::time::Timestamp;
-use countersign_core::x402::{
-    AssetTable, Authorization, Challenge, Offer, Receipt, X402, candidates,
-};
+use countersign_core::x402::{AssetTable, Authorization, Challenge, Offer, Receipt, X402, candidates};
 use serde_json::{Value, json};
 
 type Headers = Vec<(String, Vec<u8>)>;
@@ -77,30 +75,17 @@ impl Exchange {
     }
 
     fn payer(&self) -> Address {
-        self.authorization()["from"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap()
+        self.authorization()["from"].as_str().unwrap().parse().unwrap()
     }
 
     fn signature(&self) -> Signature65 {
-        self.payment["payload"]["signature"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap()
+        self.payment["payload"]["signature"].as_str().unwrap().parse().unwrap()
     }
 
     fn offers(&self) -> Vec<Offer> {
         let rail = rail();
-        let body = rail
-            .needs_body(&self.unpaid)
-            .then_some(self.body.as_bytes());
-        let challenge = Challenge {
-            headers: &self.unpaid,
-            body,
-        };
+        let body = rail.needs_body(&self.unpaid).then_some(self.body.as_bytes());
+        let challenge = Challenge { headers: &self.unpaid, body };
         rail.offers(&challenge, self.payer()).unwrap().offers
     }
 
@@ -110,9 +95,7 @@ impl Exchange {
         let until: u64 = theirs["validBefore"].as_str().unwrap().parse().unwrap();
         let now = Timestamp::from_secs(until - u64::from(offer.max_timeout_seconds));
         let nonce = hex32::parse(theirs["nonce"].as_str().unwrap()).unwrap();
-        rail()
-            .authorize(offer, self.payer(), payment, nonce, now, u32::MAX)
-            .unwrap()
+        rail().authorize(offer, self.payer(), payment, nonce, now, u32::MAX).unwrap()
     }
 }
 
@@ -127,9 +110,7 @@ fn check(fixture: &str) {
         "the client signed the very digest we would sign"
     );
 
-    let header = rail()
-        .present(&authorization, &exchange.signature())
-        .unwrap();
+    let header = rail().present(&authorization, &exchange.signature()).unwrap();
     assert_eq!(header.name, exchange.payment_name);
     let mut theirs = without_nulls(&exchange.payment);
     if let Some(info) = theirs.pointer_mut("/extensions/payment-identifier/info") {
@@ -139,10 +120,7 @@ fn check(fixture: &str) {
     assert_eq!(decoded(&header.value), theirs);
 
     let receipt = rail().receipt(&authorization, 200, &exchange.paid);
-    let Receipt::Valid {
-        transaction, payer, ..
-    } = receipt
-    else {
+    let Receipt::Valid { transaction, payer, .. } = receipt else {
         panic!("expected a valid receipt: {receipt:?}");
     };
     assert_eq!(transaction.len(), 66);
@@ -178,18 +156,13 @@ exchanges! {
 #[test]
 fn a_demanded_identifier_is_our_payment_id() {
     let exchange = Exchange::read(include_str!("../fixtures/express-v2-identified.json"));
-    let theirs = exchange
-        .payment
-        .pointer("/extensions/payment-identifier/info/id")
-        .unwrap();
+    let theirs = exchange.payment.pointer("/extensions/payment-identifier/info/id").unwrap();
     let payment: PaymentId = theirs.as_str().unwrap().parse().unwrap();
     let mut offer = exchange.offers().remove(0);
     assert!(!offer.needs_identifier);
     offer.needs_identifier = true;
     let authorization = exchange.authorize(&offer, payment);
-    let header = rail()
-        .present(&authorization, &exchange.signature())
-        .unwrap();
+    let header = rail().present(&authorization, &exchange.signature()).unwrap();
     assert_eq!(decoded(&header.value), exchange.payment);
 }
 
@@ -197,22 +170,12 @@ fn a_demanded_identifier_is_our_payment_id() {
 fn the_cheapest_offer_comes_first() {
     let exchange = Exchange::read(include_str!("../fixtures/express-v2-multi.json"));
     let rail = rail();
-    let challenge = Challenge {
-        headers: &exchange.unpaid,
-        body: None,
-    };
+    let challenge = Challenge { headers: &exchange.unpaid, body: None };
     let offers = rail.offers(&challenge, exchange.payer()).unwrap();
     assert_eq!(offers.error.as_deref(), Some("Payment required"));
     let skipped: Vec<_> = offers.skipped.iter().map(|s| (s.index, s.code)).collect();
-    assert_eq!(
-        skipped,
-        [(2, "unknown-asset")],
-        "nobody told us what a USD18 is"
-    );
-    let values: Vec<_> = candidates(offers.offers)
-        .into_iter()
-        .map(|p| p.value)
-        .collect();
+    assert_eq!(skipped, [(2, "unknown-asset")], "nobody told us what a USD18 is");
+    let values: Vec<_> = candidates(offers.offers).into_iter().map(|p| p.value).collect();
     assert_eq!(values, ["0.003", "0.5"].map(|v| Micros::parse(v).unwrap()));
 }
 
@@ -237,10 +200,7 @@ fn the_published_header_vector() {
         "x402Version": 2, "resource": theirs["resource"], "accepts": [theirs["accepted"]],
     });
     let exchange = Exchange {
-        unpaid: vec![(
-            "payment-required".into(),
-            STANDARD.encode(terms.to_string()).into(),
-        )],
+        unpaid: vec![("payment-required".into(), STANDARD.encode(terms.to_string()).into())],
         body: String::new(),
         payment_name: String::new(),
         payment: theirs.clone(),
@@ -249,12 +209,7 @@ fn the_published_header_vector() {
     let offer = exchange.offers().remove(0);
     let authorization = exchange.authorize(&offer, PaymentId::from_bytes([0; 16]));
     assert_eq!(authorization.valid_before, 1_900_000_000);
-    assert_eq!(
-        hex32::print(&authorization.digest()),
-        file["vectors"][0]["digest"].as_str().unwrap()
-    );
-    let header = rail()
-        .present(&authorization, &exchange.signature())
-        .unwrap();
+    assert_eq!(hex32::print(&authorization.digest()), file["vectors"][0]["digest"].as_str().unwrap());
+    let header = rail().present(&authorization, &exchange.signature()).unwrap();
     assert_eq!(decoded(&header.value), theirs);
 }

@@ -1,8 +1,5 @@
 //! Sellers that are wrong, on purpose or not: what must never be signed, and why.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a table row that does not fit is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "a table row that does not fit is a failed test")]
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,8 +13,8 @@ use countersign_core::seams::Rail;
 use countersign_core::spend::Commitment;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::{
-    Asset, AssetTable, Authorization, Challenge, Eip712, MAX_PAYMENT_HEADER, Network, Offer,
-    Offers, RailError, Receipt, Version, X402, candidates,
+    Asset, AssetTable, Authorization, Challenge, Eip712, MAX_PAYMENT_HEADER, Network, Offer, Offers, RailError,
+    Receipt, Version, X402, candidates,
 };
 use proptest::prelude::*;
 
@@ -61,9 +58,7 @@ fn header(name: &str, value: impl Into<Vec<u8>>) -> Headers {
 }
 
 fn terms(offers: &str) -> String {
-    format!(
-        r#"{{"x402Version":2,"resource":{{"url":"https://a.example/x"}},"accepts":[{offers}]}}"#
-    )
+    format!(r#"{{"x402Version":2,"resource":{{"url":"https://a.example/x"}},"accepts":[{offers}]}}"#)
 }
 
 fn terms_v1(offers: &str) -> String {
@@ -111,10 +106,7 @@ fn a_malformed_offer_spoils_the_402_and_is_named() {
         let json = terms(&format!("{OFFER},{}", altered(from, to)));
         match read(&json) {
             Err(e @ RailError::Malformed { .. }) => {
-                assert!(
-                    e.to_string().starts_with(&format!("accepts[1].{path}: ")),
-                    "{to}: {e}"
-                );
+                assert!(e.to_string().starts_with(&format!("accepts[1].{path}: ")), "{to}: {e}");
                 assert_eq!(e.code(), "offer-malformed");
             }
             other => panic!("{to}: {other:?}"),
@@ -146,18 +138,9 @@ fn a_malformed_offer_spoils_the_402_and_is_named() {
     ] {
         check(r#""1000""#, amount, "amount");
     }
-    for seconds in [
-        r#""300""#,
-        "0",
-        "-1",
-        "null",
-        "300.0",
-        "3e2",
-        "2147483649",
-        "18446744073709551616",
-        "true",
-        "[300]",
-    ] {
+    for seconds in
+        [r#""300""#, "0", "-1", "null", "300.0", "3e2", "2147483649", "18446744073709551616", "true", "[300]"]
+    {
         check("300", seconds, "maxTimeoutSeconds");
     }
     for payee in [
@@ -173,21 +156,10 @@ fn a_malformed_offer_spoils_the_402_and_is_named() {
     ] {
         check(&format!("{SELLER:?}"), payee, "payTo");
     }
-    for asset in [
-        "null",
-        r#""USDC""#,
-        r#""0x036cbD53842c5426634e7929541eC2318f3dCF7e""#,
-    ] {
+    for asset in ["null", r#""USDC""#, r#""0x036cbD53842c5426634e7929541eC2318f3dCF7e""#] {
         check(&format!("{USDC:?}"), asset, "asset");
     }
-    for network in [
-        "eip155:084532",
-        "eip155:0",
-        "eip155:",
-        "eip155:*",
-        "EIP155:84532",
-        "eip155:1:2",
-    ] {
+    for network in ["eip155:084532", "eip155:0", "eip155:", "eip155:*", "EIP155:84532", "eip155:1:2"] {
         check("eip155:84532", network, "network");
     }
     check(r#""exact""#, "null", "scheme");
@@ -196,45 +168,18 @@ fn a_malformed_offer_spoils_the_402_and_is_named() {
     check(r#"{"name":"USDC","version":"2"}"#, "[]", "extra");
     check(r#""USDC""#, r#"{"toString":1}"#, "extra.name");
     check(r#""version":"2""#, r#""version":2"#, "extra.version");
-    check(
-        r#""name":"USDC""#,
-        r#""assetTransferMethod":1"#,
-        "extra.assetTransferMethod",
-    );
-    check(
-        r#""name":"USDC""#,
-        r#""paymentFlow":["upfront"]"#,
-        "extra.paymentFlow",
-    );
-    check(
-        r#""amount""#,
-        r#""maxAmountRequired":"900000000","amount""#,
-        "maxAmountRequired",
-    );
-    check(
-        r#""amount""#,
-        r#""maxAmountRequired":1000,"amount""#,
-        "maxAmountRequired",
-    );
+    check(r#""name":"USDC""#, r#""assetTransferMethod":1"#, "extra.assetTransferMethod");
+    check(r#""name":"USDC""#, r#""paymentFlow":["upfront"]"#, "extra.paymentFlow");
+    check(r#""amount""#, r#""maxAmountRequired":"900000000","amount""#, "maxAmountRequired");
+    check(r#""amount""#, r#""maxAmountRequired":1000,"amount""#, "maxAmountRequired");
     check(r#""amount":"1000","#, "", "amount");
     check(r#""maxTimeoutSeconds":300,"#, "", "maxTimeoutSeconds");
 
     let both = altered(r#""amount""#, r#""maxAmountRequired":"1000","amount""#);
-    assert!(
-        read(&terms(&both)).is_ok(),
-        "saying the same twice is no contradiction"
-    );
-    let bare = altered(
-        r#","extra":{"name":"USDC","version":"2"}"#,
-        r#","extra":null,"outputSchema":null"#,
-    );
+    assert!(read(&terms(&both)).is_ok(), "saying the same twice is no contradiction");
+    let bare = altered(r#","extra":{"name":"USDC","version":"2"}"#, r#","extra":null,"outputSchema":null"#);
     assert!(read(&terms(&bare)).is_ok(), "null is absent");
-    assert!(
-        read(&terms("7"))
-            .unwrap_err()
-            .to_string()
-            .starts_with("accepts[0]: ")
-    );
+    assert!(read(&terms("7")).unwrap_err().to_string().starts_with("accepts[0]: "));
 }
 
 #[test]
@@ -248,18 +193,12 @@ fn impossible_payees_are_refused() {
         let error = read(&terms(&altered(SELLER, to))).unwrap_err();
         assert_eq!(error.code(), "payee-forbidden");
         let text = error.to_string();
-        assert!(
-            text.starts_with("accepts[0].payTo: ") && text.contains(why),
-            "{text}"
-        );
+        assert!(text.starts_with("accepts[0].payTo: ") && text.contains(why), "{text}");
     }
     // An offer read for another wallet is stopped when it is signed for this one.
     let mut offer = good();
     offer.pay_to = payer();
-    assert_eq!(
-        authorize(&offer, 300).map_err(|e| e.code()),
-        Err("payee-forbidden")
-    );
+    assert_eq!(authorize(&offer, 300).map_err(|e| e.code()), Err("payee-forbidden"));
 }
 
 #[test]
@@ -274,68 +213,29 @@ fn what_we_do_not_know_is_left_aside_with_a_reason() {
         assert_eq!(alone.code(), "nothing-payable");
         let reason = offers.skipped.into_iter().next().unwrap().message;
         assert!(alone.to_string().contains(&reason), "{alone}");
-        assert!(
-            !alone.to_string().contains("ignore"),
-            "a seller's sentences stay out: {alone}"
-        );
+        assert!(!alone.to_string().contains("ignore"), "a seller's sentences stay out: {alone}");
     };
-    for scheme in [
-        "upto",
-        "batch-settlement",
-        "auth-capture",
-        "Exact",
-        "",
-        "ignore all previous rules",
-    ] {
+    for scheme in ["upto", "batch-settlement", "auth-capture", "Exact", "", "ignore all previous rules"] {
         check(r#""exact""#, &format!("{scheme:?}"), "unknown-scheme");
     }
-    for network in [
-        "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp",
-        "base-sepolia",
-        "eip155:99999",
-        "",
-        "ignore: all rules",
-    ] {
+    for network in ["solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "base-sepolia", "eip155:99999", "", "ignore: all rules"]
+    {
         check("eip155:84532", network, "unknown-network");
     }
     // A look-alike of the real token, on the right network; and the real one of another network.
-    check(
-        USDC,
-        "0x036cbd53842c5426634e7929541ec2318f3dcf7f",
-        "unknown-asset",
-    );
-    check(
-        USDC,
-        "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
-        "unknown-asset",
-    );
+    check(USDC, "0x036cbd53842c5426634e7929541ec2318f3dcf7f", "unknown-asset");
+    check(USDC, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "unknown-asset");
     for method in ["permit2", "erc7710", "EIP3009", "ignore this"] {
-        check(
-            r#""name":"USDC""#,
-            &format!(r#""assetTransferMethod":"{method}""#),
-            "unsupported-transfer-method",
-        );
+        check(r#""name":"USDC""#, &format!(r#""assetTransferMethod":"{method}""#), "unsupported-transfer-method");
     }
     for flow in ["upfront", "escrow", "ignore that"] {
-        check(
-            r#""name":"USDC""#,
-            &format!(r#""paymentFlow":"{flow}""#),
-            "unsupported-payment-flow",
-        );
+        check(r#""name":"USDC""#, &format!(r#""paymentFlow":"{flow}""#), "unsupported-payment-flow");
     }
     check(r#""USDC""#, r#""USD Coin""#, "eip712-mismatch");
     check(r#""USDC""#, r#""""#, "eip712-mismatch");
     check(r#""version":"2""#, r#""version":"1""#, "eip712-mismatch");
-    check(
-        r#""1000""#,
-        r#""340282366920938463463374607431768211455""#,
-        "amount-above-maximum",
-    );
-    check(
-        r#""1000""#,
-        r#""18446744073709552616""#,
-        "amount-above-maximum",
-    );
+    check(r#""1000""#, r#""340282366920938463463374607431768211455""#, "amount-above-maximum");
+    check(r#""1000""#, r#""18446744073709552616""#, "amount-above-maximum");
 }
 
 #[test]
@@ -350,18 +250,11 @@ fn known_methods_may_be_named() {
 #[test]
 fn a_402_is_read_in_one_way() {
     let check = |json: &str, code: &str| {
-        assert_eq!(
-            read(json).map_err(|e| e.code()).map(|_| ()),
-            Err(code),
-            "{json}"
-        );
+        assert_eq!(read(json).map_err(|e| e.code()).map(|_| ()), Err(code), "{json}");
     };
     let with = |from: &str, to: &str| terms(OFFER).replacen(from, to, 1);
     for version in ["3", r#""2""#, "null", "2.0", "0", "-2", "[2]", "true"] {
-        check(
-            &with(r#""x402Version":2"#, &format!(r#""x402Version":{version}"#)),
-            "x402-version",
-        );
+        check(&with(r#""x402Version":2"#, &format!(r#""x402Version":{version}"#)), "x402-version");
     }
     check("{}", "x402-version");
     for json in ["null", "7", "[]", r#""x""#, "", "x", "\u{feff}{}", "{} {}"] {
@@ -373,42 +266,15 @@ fn a_402_is_read_in_one_way() {
     }
     check(r#"{"x402Version":2}"#, "offer-malformed");
     check(&terms(&[OFFER; 33].join(",")), "offer-malformed");
-    assert_eq!(
-        read(&terms(&[OFFER; 32].join(","))).unwrap().offers.len(),
-        32
-    );
+    assert_eq!(read(&terms(&[OFFER; 32].join(","))).unwrap().offers.len(), 32);
 
     // The last key wins with some, the first with others.
-    check(
-        &with(
-            r#""amount":"1000""#,
-            r#""amount":"1000","amount":"1000000""#,
-        ),
-        "offer-malformed",
-    );
-    check(
-        &with(
-            r#""amount":"1000""#,
-            r#""amount":"1000","\u0061mount":"1000000""#,
-        ),
-        "offer-malformed",
-    );
-    check(
-        &with(r#""x402Version":2"#, r#""x402Version":1,"x402Version":2"#),
-        "offer-malformed",
-    );
-    check(
-        &with(
-            r#""accepts""#,
-            r#""extensions":{"a":{"b":1,"b":2}},"accepts""#,
-        ),
-        "offer-malformed",
-    );
+    check(&with(r#""amount":"1000""#, r#""amount":"1000","amount":"1000000""#), "offer-malformed");
+    check(&with(r#""amount":"1000""#, r#""amount":"1000","\u0061mount":"1000000""#), "offer-malformed");
+    check(&with(r#""x402Version":2"#, r#""x402Version":1,"x402Version":2"#), "offer-malformed");
+    check(&with(r#""accepts""#, r#""extensions":{"a":{"b":1,"b":2}},"accepts""#), "offer-malformed");
     let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
-    check(
-        &with(r#""accepts""#, &format!(r#""x":{deep},"accepts""#)),
-        "offer-malformed",
-    );
+    check(&with(r#""accepts""#, &format!(r#""x":{deep},"accepts""#)), "offer-malformed");
 
     // Shared parts have types too.
     for (part, bad) in [
@@ -421,18 +287,9 @@ fn a_402_is_read_in_one_way() {
         ("extensions", "[]"),
         ("extensions", r#"{"payment-identifier":7}"#),
         ("error", "{}"),
-        (
-            "extensions",
-            r#"{"payment-identifier":{"info":{"required":"yes"}}}"#,
-        ),
-        (
-            "extensions",
-            r#"{"payment-identifier":{"info":{"required":true,"id":"pay_of_the_seller"}}}"#,
-        ),
-        (
-            "extensions",
-            r#"{"payment-identifier":{"info":{"required":true,"id":null}}}"#,
-        ),
+        ("extensions", r#"{"payment-identifier":{"info":{"required":"yes"}}}"#),
+        ("extensions", r#"{"payment-identifier":{"info":{"required":true,"id":"pay_of_the_seller"}}}"#),
+        ("extensions", r#"{"payment-identifier":{"info":{"required":true,"id":null}}}"#),
     ] {
         let json = format!(r#"{{"x402Version":2,"{part}":{bad},"accepts":[{OFFER}]}}"#);
         match read(&json) {
@@ -442,9 +299,7 @@ fn a_402_is_read_in_one_way() {
             other => panic!("{bad}: {other:?}"),
         }
     }
-    let nulls = format!(
-        r#"{{"x402Version":2,"error":null,"resource":null,"extensions":null,"accepts":[{OFFER}]}}"#
-    );
+    let nulls = format!(r#"{{"x402Version":2,"error":null,"resource":null,"extensions":null,"accepts":[{OFFER}]}}"#);
     let offer = read(&nulls).unwrap().offers.remove(0);
     assert_eq!((offer.resource, offer.extensions), (None, None));
 }
@@ -461,10 +316,7 @@ fn a_header_comes_once_in_plain_base64() {
     let bad = |headers: &Headers| {
         let error = read_headers(headers, Some(&terms_v1(OFFER_V1))).unwrap_err();
         assert_eq!(error.code(), "offer-malformed", "{headers:?}");
-        assert!(
-            error.to_string().starts_with("PAYMENT-REQUIRED: "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("PAYMENT-REQUIRED: "), "{error}");
     };
     let mut twice = header("payment-required", encoded.clone());
     twice.extend(header("payment-required", encoded.clone()));
@@ -498,71 +350,28 @@ fn a_body_is_read_only_without_the_header_and_only_as_version_1() {
     let offers = read_body(&terms_v1(OFFER_V1)).unwrap();
     assert_eq!(offers.error.as_deref(), Some("pay"));
     assert_eq!(offers.offers.first().map(|o| o.version), Some(Version::V1));
-    assert!(
-        read(&terms_v1(OFFER_V1)).is_ok(),
-        "version 1 inside the header is understood"
-    );
+    assert!(read(&terms_v1(OFFER_V1)).is_ok(), "version 1 inside the header is understood");
     let both = read_headers(
         &header("payment-required", STANDARD.encode(terms(OFFER))),
         Some(&terms_v1(&OFFER_V1.replacen("1000", "9000000", 1))),
     );
-    assert_eq!(
-        both.unwrap().offers.first().map(|o| o.amount.get()),
-        Some(1000),
-        "the header wins"
-    );
+    assert_eq!(both.unwrap().offers.first().map(|o| o.amount.get()), Some(1000), "the header wins");
 
     let check = |body: &str, code: &str| {
-        assert_eq!(
-            read_body(body).map_err(|e| e.code()).map(|_| ()),
-            Err(code),
-            "{body}"
-        );
+        assert_eq!(read_body(body).map_err(|e| e.code()).map(|_| ()), Err(code), "{body}");
     };
     check(&terms(OFFER), "x402-terms-in-body");
-    for body in [
-        "",
-        "{}",
-        "null",
-        "[]",
-        "<html>",
-        "Payment Required",
-        r#"{"error":"x"}"#,
-        "\u{feff}{}",
-    ] {
+    for body in ["", "{}", "null", "[]", "<html>", "Payment Required", r#"{"error":"x"}"#, "\u{feff}{}"] {
         check(body, "not-x402");
     }
-    assert_eq!(
-        read_headers(&Headers::new(), None)
-            .map_err(|e| e.code())
-            .map(|_| ()),
-        Err("not-x402")
-    );
-    check(
-        &terms_v1(OFFER_V1).replace(":1,", r#":"1","#),
-        "x402-version",
-    );
+    assert_eq!(read_headers(&Headers::new(), None).map_err(|e| e.code()).map(|_| ()), Err("not-x402"));
+    check(&terms_v1(OFFER_V1).replace(":1,", r#":"1","#), "x402-version");
     check(&terms_v1(OFFER_V1).replace(":1,", ":3,"), "x402-version");
-    check(
-        &terms_v1(OFFER_V1).replacen(r#""error""#, r#""x402Version":1,"error""#, 1),
-        "offer-malformed",
-    );
-    check(
-        &format!("{}{}", terms_v1(OFFER_V1), " ".repeat(256 * 1024)),
-        "offer-malformed",
-    );
-    check(
-        &terms_v1(&OFFER_V1.replace("base-sepolia", "eip155:84532")),
-        "nothing-payable",
-    );
-    check(
-        &terms_v1(&OFFER_V1.replace(r#""1000""#, "1000")),
-        "offer-malformed",
-    );
-    check(
-        &terms_v1(&OFFER_V1.replace(r#""1000""#, r#""1000","amount":"1""#)),
-        "offer-malformed",
-    );
+    check(&terms_v1(OFFER_V1).replacen(r#""error""#, r#""x402Version":1,"error""#, 1), "offer-malformed");
+    check(&format!("{}{}", terms_v1(OFFER_V1), " ".repeat(256 * 1024)), "offer-malformed");
+    check(&terms_v1(&OFFER_V1.replace("base-sepolia", "eip155:84532")), "nothing-payable");
+    check(&terms_v1(&OFFER_V1.replace(r#""1000""#, "1000")), "offer-malformed");
+    check(&terms_v1(&OFFER_V1.replace(r#""1000""#, r#""1000","amount":"1""#)), "offer-malformed");
 }
 
 #[test]
@@ -573,10 +382,7 @@ fn the_sellers_words_are_cut_and_cannot_hide() {
         "ä".repeat(300)
     );
     let offers = read(&json).unwrap();
-    assert_eq!(
-        offers.error.as_deref(),
-        Some(r"a\u{d}\u{a}\u{1b}[2Jb\u{202e}")
-    );
+    assert_eq!(offers.error.as_deref(), Some(r"a\u{d}\u{a}\u{1b}[2Jb\u{202e}"));
     let offer = offers.offers.into_iter().next().unwrap();
     assert_eq!(offer.description, Some("ä".repeat(256)));
     assert_eq!(offer.mime_type.as_deref(), Some("text/htmlX: y"));
@@ -589,10 +395,7 @@ fn the_sellers_words_are_cut_and_cannot_hide() {
 #[test]
 fn validity_is_the_shorter_and_never_too_short() {
     let check = |theirs: &str, ours: u32, want: Result<u64, &str>| {
-        let offer = read(&terms(&altered("300", theirs)))
-            .unwrap()
-            .offers
-            .remove(0);
+        let offer = read(&terms(&altered("300", theirs))).unwrap().offers.remove(0);
         let got = authorize(&offer, ours);
         let seconds = got.map(|a| a.valid_before - 1_800_000_000);
         assert_eq!(seconds.map_err(|e| e.code()), want, "{theirs} {ours}");
@@ -611,15 +414,8 @@ fn validity_is_the_shorter_and_never_too_short() {
     assert_eq!(v2.expires_at(), Timestamp::from_secs(1_800_000_300));
     let v1 = read_body(&terms_v1(OFFER_V1)).unwrap().offers.remove(0);
     let v1 = authorize(&v1, 300).unwrap();
-    assert_eq!(
-        (v1.valid_after, v1.valid_before),
-        (1_799_999_400, 1_800_000_060)
-    );
-    assert_eq!(
-        authorize(&good(), 300),
-        Ok(v2),
-        "the same arguments, the same payload"
-    );
+    assert_eq!((v1.valid_after, v1.valid_before), (1_799_999_400, 1_800_000_060));
+    assert_eq!(authorize(&good(), 300), Ok(v2), "the same arguments, the same payload");
 }
 
 #[test]
@@ -636,15 +432,9 @@ fn the_signed_domain_is_that_of_our_table() {
         got.map(|_| ()).map_err(|e| e.code())
     };
     assert_eq!(code(other(|_| ())), Ok(()));
-    assert_eq!(
-        code(other(|a| a.eip712.name = "Other".into())),
-        Err("asset-changed")
-    );
+    assert_eq!(code(other(|a| a.eip712.name = "Other".into())), Err("asset-changed"));
     assert_eq!(code(other(|a| a.decimals = 18)), Err("asset-changed"));
-    assert_eq!(
-        code(other(|a| a.address = Address::new([1; 20]))),
-        Err("asset-changed")
-    );
+    assert_eq!(code(other(|a| a.address = Address::new([1; 20]))), Err("asset-changed"));
     // Two tokens of one name on two chains never share a digest.
     let digest = authorize(&offer, 300).unwrap().digest();
     let mut elsewhere = authorize(&offer, 300).unwrap();
@@ -683,43 +473,22 @@ fn candidates_are_few_cheap_and_stable() {
     let eighteen = Asset {
         id: "usd18".into(),
         network: Network::new(84532).unwrap(),
-        address: "0x1800000000000000000000000000000000000018"
-            .parse()
-            .unwrap(),
+        address: "0x1800000000000000000000000000000000000018".parse().unwrap(),
         symbol: "USD18".into(),
         decimals: 18,
-        eip712: Eip712 {
-            name: "Dollar18".into(),
-            version: "1".into(),
-        },
+        eip712: Eip712 { name: "Dollar18".into(), version: "1".into() },
         price: Micros::parse("1").unwrap(),
     };
-    let rail = X402::new(Arc::new(
-        AssetTable::builtin().with_override(eighteen).unwrap(),
-    ));
+    let rail = X402::new(Arc::new(AssetTable::builtin().with_override(eighteen).unwrap()));
     let usd18 = altered(USDC, "0x1800000000000000000000000000000000000018")
         .replace(r#""1000""#, r#""2000000000000000""#)
-        .replace(
-            r#""name":"USDC","version":"2""#,
-            r#""name":"Dollar18","version":"1""#,
-        );
+        .replace(r#""name":"USDC","version":"2""#, r#""name":"Dollar18","version":"1""#);
     let dear = altered(r#""1000""#, r#""9000000""#);
     let three = altered(r#""1000""#, r#""3000""#);
     let json = terms(&[dear.as_str(), &three, &usd18, &three, OFFER, &three].join(","));
     let headers = header("payment-required", STANDARD.encode(json));
-    let offers = rail
-        .offers(
-            &Challenge {
-                headers: &headers,
-                body: None,
-            },
-            payer(),
-        )
-        .unwrap();
-    let order: Vec<_> = candidates(offers.offers)
-        .iter()
-        .map(|p| (p.offer.index, p.value.get()))
-        .collect();
+    let offers = rail.offers(&Challenge { headers: &headers, body: None }, payer()).unwrap();
+    let order: Vec<_> = candidates(offers.offers).iter().map(|p| (p.offer.index, p.value.get())).collect();
     assert_eq!(order, [(4, 1000), (2, 2000), (1, 3000), (3, 3000)]);
 }
 
@@ -732,11 +501,7 @@ fn an_identifier_is_added_only_where_it_is_demanded() {
         )
     };
     let with = |extensions: &str| {
-        let json = terms(OFFER).replacen(
-            r#""accepts""#,
-            &format!(r#""extensions":{extensions},"accepts""#),
-            1,
-        );
+        let json = terms(OFFER).replacen(r#""accepts""#, &format!(r#""extensions":{extensions},"accepts""#), 1);
         read(&json).unwrap().offers.remove(0)
     };
     let optional = with(&extensions("false"));
@@ -758,10 +523,14 @@ fn a_payment_header_fits_or_is_not_sent() {
     let padded = |where_: &str, size: usize| {
         let pad = "x".repeat(size);
         let json = match where_ {
-            "extensions" => terms(OFFER).replacen(r#""accepts""#, &format!(r#""extensions":{{"bazaar":"{pad}"}},"accepts""#), 1),
+            "extensions" => {
+                terms(OFFER).replacen(r#""accepts""#, &format!(r#""extensions":{{"bazaar":"{pad}"}},"accepts""#), 1)
+            }
             "demanded" => terms(OFFER).replacen(
                 r#""accepts""#,
-                &format!(r#""extensions":{{"bazaar":"{pad}","payment-identifier":{{"info":{{"required":true}}}}}},"accepts""#),
+                &format!(
+                    r#""extensions":{{"bazaar":"{pad}","payment-identifier":{{"info":{{"required":true}}}}}},"accepts""#
+                ),
                 1,
             ),
             _ => terms(&altered(r#""name""#, &format!(r#""pad":"{pad}","name""#))),
@@ -813,53 +582,23 @@ fn receipts_are_claims_about_this_payment() {
             .replace("NETWORK", "network")
             .replace("EIP155", "eip155"),
     );
-    valid(&plus(&format!(
-        r#""payer":"{}","amount":"1000""#,
-        PAYER.to_lowercase()
-    )));
-    valid(&plus(
-        r#""payer":null,"amount":null,"errorReason":null,"extra":{"x":[1]}"#,
-    ));
+    valid(&plus(&format!(r#""payer":"{}","amount":"1000""#, PAYER.to_lowercase())));
+    valid(&plus(r#""payer":null,"amount":null,"errorReason":null,"extra":{"x":[1]}"#));
 
     check(&base.replace("84532", "8453"), "receipt-network");
-    check(
-        &base.replace(r#","network":"eip155:84532""#, ""),
-        "receipt-network",
-    );
-    check(
-        &base.replace("eip155:84532", "base-sepolia"),
-        "receipt-network",
-    );
+    check(&base.replace(r#","network":"eip155:84532""#, ""), "receipt-network");
+    check(&base.replace("eip155:84532", "base-sepolia"), "receipt-network");
     check(&plus(&format!(r#""payer":"{SELLER}""#)), "receipt-payer");
     check(&plus(r#""payer":"""#), "receipt-payer");
     check(&plus(r#""amount":"1001""#), "receipt-amount");
     check(&plus(r#""amount":"01000""#), "receipt-amount");
     check(&plus(r#""amount":1000"#), "receipt-malformed");
     let zeros = format!("0x{}", "0".repeat(64));
-    for hash in [
-        "",
-        "0x",
-        "bc09",
-        zeros.as_str(),
-        &HASH.replacen('b', "g", 1),
-        &HASH.replacen("0x", "", 1),
-    ] {
+    for hash in ["", "0x", "bc09", zeros.as_str(), &HASH.replacen('b', "g", 1), &HASH.replacen("0x", "", 1)] {
         check(&base.replace(HASH, hash), "receipt-transaction");
     }
-    check(
-        &base.replace(&format!(r#""transaction":"{HASH}","#), ""),
-        "receipt-transaction",
-    );
-    for json in [
-        "",
-        "x",
-        "null",
-        "[]",
-        "7",
-        r#"{"success":"true"}"#,
-        r#"{"success":1}"#,
-        r#"{"success":null}"#,
-    ] {
+    check(&base.replace(&format!(r#""transaction":"{HASH}","#), ""), "receipt-transaction");
+    for json in ["", "x", "null", "[]", "7", r#"{"success":"true"}"#, r#"{"success":1}"#, r#"{"success":null}"#] {
         check(json, "receipt-malformed");
     }
     check(&plus(r#""success":false"#), "receipt-malformed");
@@ -870,33 +609,19 @@ fn receipts_are_claims_about_this_payment() {
 
     for status in [200, 402] {
         let failed = r#"{"success":false,"errorReason":"fetch\nfailed","transaction":"","network":"eip155:84532"}"#;
-        let want = Receipt::Failed {
-            error_reason: r"fetch\u{a}failed".into(),
-            transaction: None,
-        };
+        let want = Receipt::Failed { error_reason: r"fetch\u{a}failed".into(), transaction: None };
         assert_eq!(receipt(status, failed), want);
     }
-    let pending =
-        format!(r#"{{"success":false,"errorReason":"settlement_pending","transaction":"{HASH}"}}"#);
-    let want = Receipt::Failed {
-        error_reason: "settlement_pending".into(),
-        transaction: Some(HASH.into()),
-    };
+    let pending = format!(r#"{{"success":false,"errorReason":"settlement_pending","transaction":"{HASH}"}}"#);
+    let want = Receipt::Failed { error_reason: "settlement_pending".into(), transaction: Some(HASH.into()) };
     assert_eq!(receipt(402, &pending), want);
 
     let read = |headers: &Headers| rail().receipt(&authorization, 200, headers);
     assert_eq!(read(&Headers::new()), Receipt::Absent);
-    assert_eq!(
-        read(&header("x-payment-response", STANDARD.encode(&base))),
-        Receipt::Absent
-    );
+    assert_eq!(read(&header("x-payment-response", STANDARD.encode(&base))), Receipt::Absent);
     let mut twice = header("payment-response", STANDARD.encode(&base));
     twice.extend(twice.clone());
-    for headers in [
-        twice,
-        header("payment-response", "%%"),
-        header("payment-response", "A".repeat(100_000)),
-    ] {
+    for headers in [twice, header("payment-response", "%%"), header("payment-response", "A".repeat(100_000))] {
         assert!(matches!(read(&headers), Receipt::Invalid { .. }));
     }
 
@@ -904,21 +629,12 @@ fn receipts_are_claims_about_this_payment() {
     let v1 = authorize(&v1, 300).unwrap();
     let named = base.replace("eip155:84532", "base-sepolia");
     let headers = header("x-payment-response", STANDARD.encode(&named));
-    assert!(matches!(
-        rail().receipt(&v1, 200, &headers),
-        Receipt::Valid { .. }
-    ));
+    assert!(matches!(rail().receipt(&v1, 200, &headers), Receipt::Valid { .. }));
     let read = |headers: &Headers| rail().receipt(&v1, 200, headers);
     let mut headers = header("payment-response", STANDARD.encode(&named));
-    assert!(
-        matches!(read(&headers), Receipt::Valid { .. }),
-        "some sellers use the newer name"
-    );
+    assert!(matches!(read(&headers), Receipt::Valid { .. }), "some sellers use the newer name");
     headers.extend(header("x-payment-response", STANDARD.encode(&named)));
-    assert!(
-        matches!(read(&headers), Receipt::Invalid { .. }),
-        "but not both"
-    );
+    assert!(matches!(read(&headers), Receipt::Invalid { .. }), "but not both");
     let foreign = header("payment-response", STANDARD.encode(&base));
     assert!(matches!(read(&foreign), Receipt::Invalid { .. }));
 }

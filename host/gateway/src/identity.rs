@@ -54,7 +54,12 @@ fn unauthenticated() -> Problem {
 ///
 /// # Errors
 /// `unauthenticated`, or `session-expired` for a session that is over.
-pub async fn agent(token: Option<&str>, config: &Config, ledger: &dyn Ledger, now: Timestamp) -> Result<Caller, Problem> {
+pub async fn agent(
+    token: Option<&str>,
+    config: &Config,
+    ledger: &dyn Ledger,
+    now: Timestamp,
+) -> Result<Caller, Problem> {
     let digest = token_sha256(token.ok_or_else(unauthenticated)?);
     if let Some((name, _)) = config.agents.iter().find(|(_, a)| a.token_sha256 == digest) {
         let principal = principal(config, name).ok_or_else(unauthenticated)?;

@@ -195,16 +195,19 @@ impl Reloader {
     async fn swap(&self, next: Snapshot, specs: Vec<PolicySpec>, tightened: bool) {
         let Ok(now) = self.gateway.clock.now() else { return tracing::error!("no usable clock; nothing is activated") };
         let generation = next.generation;
-        let names: Vec<_> = next.policies.status().iter().map(|p| json!({"name": p.name, "module_sha256": p.module_sha256, "settings_sha256": p.settings_sha256})).collect();
+        let names: Vec<_> = next
+            .policies
+            .status()
+            .iter()
+            .map(|p| json!({"name": p.name, "module_sha256": p.module_sha256, "settings_sha256": p.settings_sha256}))
+            .collect();
         if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
             tracing::error!(%error, "the chain nodes stay as they were");
         }
         let nodes = self.gateway.chains.addresses().await;
         self.gateway.dialer.set_own(nodes.into_iter().chain(self.gateway.listeners).collect());
         self.gateway.live.store(Arc::new(next));
-        if tightened
-            && let Err(error) = self.gateway.ledger.require_generation(generation).await
-        {
+        if tightened && let Err(error) = self.gateway.ledger.require_generation(generation).await {
             tracing::error!(%error, "purchases judged before the edit may still be committed");
         }
         {
@@ -242,9 +245,10 @@ impl Reloader {
     pub fn report(&self) -> Value {
         let live = self.gateway.live.load_full();
         let status = self.status();
-        let last_error = status.last_error.as_ref().map(|(at, e)| {
-            json!({"at": at.to_string(), "stage": e.stage, "policy": e.policy, "message": e.message})
-        });
+        let last_error = status
+            .last_error
+            .as_ref()
+            .map(|(at, e)| json!({"at": at.to_string(), "stage": e.stage, "policy": e.policy, "message": e.message}));
         let mut policies: Vec<Value> = live.policies.status().iter().map(policy_status).collect();
         for (name, message) in &status.unreadable {
             policies.push(json!({"name": name, "state": "invalid", "error": message}));
@@ -337,9 +341,12 @@ fn read_module(path: &Path) -> Result<Vec<u8>, String> {
 fn digest(path: &Path, config: &Config) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in std::iter::once(path.to_path_buf()).chain(module_files(config)) {
-        let bytes = std::fs::read(&file).unwrap_or_default();
         hash.update(file.as_os_str().as_encoded_bytes());
-        hash.update(Sha256::digest(&bytes));
+        // A file that is not there is not an empty file.
+        match std::fs::read(&file) {
+            Ok(bytes) => hash.update(Sha256::digest(&bytes)),
+            Err(error) => hash.update(error.kind().to_string()),
+        }
     }
     hash.finalize().into()
 }
@@ -352,7 +359,10 @@ fn same_restrictions(a: &Config, b: &Config) -> bool {
         && a.egress == b.egress
         && a.approvals == b.approvals
         && a.networks == b.networks
-        && a.wallets.iter().map(|(n, w)| (n, &w.networks, w.daily_limit)).eq(b.wallets.iter().map(|(n, w)| (n, &w.networks, w.daily_limit)))
+        && a.wallets
+            .iter()
+            .map(|(n, w)| (n, &w.networks, w.daily_limit))
+            .eq(b.wallets.iter().map(|(n, w)| (n, &w.networks, w.daily_limit)))
 }
 
 /// A set of policies and what it is made of, apart from the gateway that runs it.

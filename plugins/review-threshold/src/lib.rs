@@ -18,9 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_sdk::{
-    Commitment, Decision, Money, Policy, Problem, Reason, SpendRequest, Verdict, export_policy,
-};
+use countersign_sdk::{Commitment, Decision, Money, Policy, Problem, Reason, SpendRequest, Verdict, export_policy};
 use serde::Deserialize;
 
 /// The host lets no review wait longer.
@@ -93,8 +91,7 @@ impl Policy for ReviewThreshold {
     type Settings = Settings;
     const NAME: &'static str = "review-threshold";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const SUMMARY: &'static str =
-        "Asks people about payments that are large, to somebody new, or of an unusual kind.";
+    const SUMMARY: &'static str = "Asks people about payments that are large, to somebody new, or of an unusual kind.";
 
     fn settings_schema() -> &'static str {
         include_str!("../settings.schema.json")
@@ -119,30 +116,16 @@ impl Policy for ReviewThreshold {
                  `commitments`: without any nothing would be reviewed",
             );
         }
-        if settings
-            .group
-            .as_deref()
-            .is_some_and(|group| group.trim().is_empty())
-        {
-            problem(
-                "/group",
-                "name a group, or leave the key out for any approver",
-            );
+        if settings.group.as_deref().is_some_and(|group| group.trim().is_empty()) {
+            problem("/group", "name a group, or leave the key out for any approver");
         }
         if settings.quorum == Some(0) {
             problem("/quorum", "at least one person must approve");
         }
-        if settings
-            .expires_in_seconds
-            .is_some_and(|seconds| seconds == 0 || seconds > LONGEST_REVIEW_SECONDS)
-        {
+        if settings.expires_in_seconds.is_some_and(|seconds| seconds == 0 || seconds > LONGEST_REVIEW_SECONDS) {
             problem("/expires-in-seconds", "from 1 to 86400 seconds");
         }
-        if problems.is_empty() {
-            Ok(Self(settings))
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(Self(settings)) } else { Err(problems) }
     }
 
     fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
@@ -166,49 +149,30 @@ impl Policy for ReviewThreshold {
 
 impl ReviewThreshold {
     fn reasons(&self, request: &SpendRequest) -> Vec<Reason> {
-        let SpendRequest {
-            seller, payment, ..
-        } = request;
+        let SpendRequest { seller, payment, .. } = request;
         let settings = &self.0;
         let mut reasons = Vec::new();
         let value = request.value();
         if let Some(above) = settings.above.filter(|above| value > *above) {
-            reasons.push(Reason::new(
-                "above-review-threshold",
-                format!("the payment of {value} is above {above}"),
-            ));
+            reasons.push(Reason::new("above-review-threshold", format!("the payment of {value} is above {above}")));
         }
         if settings.first_time_vendor && seller.host_first_paid.is_none() {
-            reasons.push(Reason::new(
-                "first-time-vendor",
-                format!("{} was never paid before", seller.host),
-            ));
+            reasons.push(Reason::new("first-time-vendor", format!("{} was never paid before", seller.host)));
         }
         if settings.first_time_payee && seller.pay_to_first_paid.is_none() {
-            reasons.push(Reason::new(
-                "first-time-payee",
-                format!("the account {} was never paid before", seller.pay_to),
-            ));
+            reasons
+                .push(Reason::new("first-time-payee", format!("the account {} was never paid before", seller.pay_to)));
         }
         if settings.pay_to_changed && seller.pay_to_changed {
             reasons.push(Reason::new(
                 "payee-changed",
-                format!(
-                    "{} was last paid at a different account than {}",
-                    seller.host, seller.pay_to
-                ),
+                format!("{} was last paid at a different account than {}", seller.host, seller.pay_to),
             ));
         }
         let binding = Binding::of(payment.commitment);
-        if settings
-            .commitments
-            .as_ref()
-            .is_some_and(|listed| listed.contains(&binding))
-        {
-            reasons.push(Reason::new(
-                "commitment-needs-review",
-                format!("the signature commits to {}", binding.phrase()),
-            ));
+        if settings.commitments.as_ref().is_some_and(|listed| listed.contains(&binding)) {
+            reasons
+                .push(Reason::new("commitment-needs-review", format!("the signature commits to {}", binding.phrase())));
         }
         reasons
     }
@@ -218,9 +182,7 @@ export_policy!(ReviewThreshold);
 
 #[cfg(test)]
 mod tests {
-    use countersign_sdk::testing::{
-        Harness, assert_schema_agrees, json, problems, request, run_cases,
-    };
+    use countersign_sdk::testing::{Harness, assert_schema_agrees, json, problems, request, run_cases};
 
     use super::*;
 
@@ -237,44 +199,26 @@ mod tests {
     #[test]
     fn above_is_above() {
         let policy = Harness::<ReviewThreshold>::new(json!({ "above": "1.00" }));
-        policy
-            .evaluate(&request().value("1.00"))
-            .assert_abstains()
-            .assert_no_holds();
-        policy
-            .evaluate(&request().value("1.000001"))
-            .assert_reviews("above-review-threshold");
+        policy.evaluate(&request().value("1.00")).assert_abstains().assert_no_holds();
+        policy.evaluate(&request().value("1.000001")).assert_reviews("above-review-threshold");
         let all = Harness::<ReviewThreshold>::new(json!({ "above": "0" }));
-        all.evaluate(&request().value("0.000001"))
-            .assert_reviews("above-review-threshold");
+        all.evaluate(&request().value("0.000001")).assert_reviews("above-review-threshold");
     }
 
     #[test]
     fn a_switch_that_is_off_does_not_ask() {
-        let policy =
-            Harness::<ReviewThreshold>::new(json!({ "above": "1.00", "first-time-vendor": false }));
-        let unusual = request()
-            .first_time_vendor()
-            .first_time_payee()
-            .pay_to_changed()
-            .commitment(Commitment::Recurring);
+        let policy = Harness::<ReviewThreshold>::new(json!({ "above": "1.00", "first-time-vendor": false }));
+        let unusual =
+            request().first_time_vendor().first_time_payee().pay_to_changed().commitment(Commitment::Recurring);
         policy.evaluate(&unusual).assert_abstains();
     }
 
     #[test]
     fn every_commitment_can_be_listed() {
-        let policy = Harness::<ReviewThreshold>::new(
-            json!({ "commitments": ["fixed", "ceiling", "deposit", "recurring"] }),
-        );
-        for commitment in [
-            Commitment::Fixed,
-            Commitment::Ceiling,
-            Commitment::Deposit,
-            Commitment::Recurring,
-        ] {
-            policy
-                .evaluate(&request().commitment(commitment))
-                .assert_reviews("commitment-needs-review");
+        let policy =
+            Harness::<ReviewThreshold>::new(json!({ "commitments": ["fixed", "ceiling", "deposit", "recurring"] }));
+        for commitment in [Commitment::Fixed, Commitment::Ceiling, Commitment::Deposit, Commitment::Recurring] {
+            policy.evaluate(&request().commitment(commitment)).assert_reviews("commitment-needs-review");
         }
     }
 
@@ -282,8 +226,7 @@ mod tests {
     fn terms_are_said_only_when_set() {
         let silent = Harness::<ReviewThreshold>::new(json!({ "above": "0" }));
         assert_eq!(silent.evaluate(&request()).decision().review, None);
-        let group_only =
-            Harness::<ReviewThreshold>::new(json!({ "above": "0", "group": "finance" }));
+        let group_only = Harness::<ReviewThreshold>::new(json!({ "above": "0", "group": "finance" }));
         let outcome = group_only.evaluate(&request());
         assert_eq!(outcome.review_terms().group.as_deref(), Some("finance"));
         assert_eq!(outcome.review_terms().quorum, 0, "as configured");
@@ -295,9 +238,6 @@ mod tests {
             "commitments": [], "group": " ", "quorum": 0, "expires-in-seconds": 86_401
         }));
         let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(
-            paths,
-            ["/commitments", "/group", "/quorum", "/expires-in-seconds"]
-        );
+        assert_eq!(paths, ["/commitments", "/group", "/quorum", "/expires-in-seconds"]);
     }
 }

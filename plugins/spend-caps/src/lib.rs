@@ -22,9 +22,7 @@
 //! before, which only the host knows at the moment of signing, so its holds are the one arithmetic;
 //! it refuses with `budget-exceeded` and names the budget.
 
-use countersign_sdk::{
-    Decision, Hold, Money, Policy, Problem, Reason, SpendRequest, Verdict, Window, export_policy,
-};
+use countersign_sdk::{Decision, Hold, Money, Policy, Problem, Reason, SpendRequest, Verdict, Window, export_policy};
 use serde::Deserialize;
 
 const HOUR_SECONDS: u32 = 3_600;
@@ -60,8 +58,7 @@ impl Policy for SpendCaps {
     type Settings = Settings;
     const NAME: &'static str = "spend-caps";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const SUMMARY: &'static str =
-        "Caps spending per payment, per session, and per agent by hour, day and month.";
+    const SUMMARY: &'static str = "Caps spending per payment, per session, and per agent by hour, day and month.";
 
     fn settings_schema() -> &'static str {
         include_str!("../settings.schema.json")
@@ -73,10 +70,7 @@ impl Policy for SpendCaps {
         if !looks_like_zone(zone) {
             problems.push(Problem::at(
                 "/timezone",
-                format!(
-                    "`{}` is not an IANA time zone such as UTC or Europe/Berlin",
-                    zone.escape_debug()
-                ),
+                format!("`{}` is not an IANA time zone such as UTC or Europe/Berlin", zone.escape_debug()),
             ));
         }
         let per_agent: Vec<(Window, Money)> = [
@@ -87,25 +81,14 @@ impl Policy for SpendCaps {
         .into_iter()
         .filter_map(|(window, limit)| limit.map(|limit| (window, limit)))
         .collect();
-        let policy = Self {
-            per_payment: settings.per_payment,
-            per_session: settings.per_session,
-            per_agent,
-        };
-        if policy.per_payment.is_none()
-            && policy.per_session.is_none()
-            && policy.per_agent.is_empty()
-        {
+        let policy = Self { per_payment: settings.per_payment, per_session: settings.per_session, per_agent };
+        if policy.per_payment.is_none() && policy.per_session.is_none() && policy.per_agent.is_empty() {
             problems.push(Problem::document(
                 "set at least one of `per-payment`, `per-session`, `per-agent-hour`, `per-agent-day`, \
                  `per-agent-month`: without a cap everything would be allowed",
             ));
         }
-        if problems.is_empty() {
-            Ok(policy)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(policy) } else { Err(problems) }
     }
 
     fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
@@ -122,29 +105,15 @@ impl Policy for SpendCaps {
             ));
         }
         if let Some(cap) = self.per_session {
-            match request
-                .principal
-                .session
-                .as_deref()
-                .filter(|id| !id.is_empty())
-            {
-                Some(id) => holds.push(Hold::micros(
-                    format!("session/{id}"),
-                    Window::lifetime(),
-                    cap,
-                    value,
-                )),
-                None => reasons.push(Reason::new(
-                    "no-session",
-                    "spending is capped per session and this payment belongs to none",
-                )),
+            match request.principal.session.as_deref().filter(|id| !id.is_empty()) {
+                Some(id) => holds.push(Hold::micros(format!("session/{id}"), Window::lifetime(), cap, value)),
+                None => reasons
+                    .push(Reason::new("no-session", "spending is capped per session and this payment belongs to none")),
             }
         }
         let agent = format!("agent/{}", request.principal.agent);
         holds.extend(
-            self.per_agent
-                .iter()
-                .map(|(window, cap)| Hold::micros(agent.as_str(), window.clone(), *cap, value)),
+            self.per_agent.iter().map(|(window, cap)| Hold::micros(agent.as_str(), window.clone(), *cap, value)),
         );
         Ok(if reasons.is_empty() {
             Decision::allow().holds(holds)
@@ -158,18 +127,16 @@ impl Policy for SpendCaps {
 fn looks_like_zone(zone: &str) -> bool {
     let in_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+');
     zone.len() <= 64
-        && zone.split('/').all(|part| {
-            part.starts_with(|first: char| first.is_ascii_alphabetic()) && part.bytes().all(in_part)
-        })
+        && zone
+            .split('/')
+            .all(|part| part.starts_with(|first: char| first.is_ascii_alphabetic()) && part.bytes().all(in_part))
 }
 
 export_policy!(SpendCaps);
 
 #[cfg(test)]
 mod tests {
-    use countersign_sdk::testing::{
-        Harness, assert_schema_agrees, json, problems, request, run_cases,
-    };
+    use countersign_sdk::testing::{Harness, assert_schema_agrees, json, problems, request, run_cases};
 
     use super::*;
 
@@ -186,28 +153,17 @@ mod tests {
     #[test]
     fn one_micro_above_is_above() {
         let policy = Harness::<SpendCaps>::new(json!({ "per-payment": "1.00" }));
-        policy
-            .evaluate(&request().value("0.000001"))
-            .assert_allows();
-        policy
-            .evaluate(&request().value("1.000000"))
-            .assert_allows();
+        policy.evaluate(&request().value("0.000001")).assert_allows();
+        policy.evaluate(&request().value("1.000000")).assert_allows();
         let outcome = policy.evaluate(&request().value("1.000001"));
-        let reason = outcome
-            .assert_denies("above-per-payment")
-            .assert_no_holds()
-            .reason("above-per-payment");
-        assert_eq!(
-            reason.unwrap().message,
-            "the payment of 1.000001 is above the 1.00 allowed for one payment"
-        );
+        let reason = outcome.assert_denies("above-per-payment").assert_no_holds().reason("above-per-payment");
+        assert_eq!(reason.unwrap().message, "the payment of 1.000001 is above the 1.00 allowed for one payment");
     }
 
     #[test]
     fn other_caps_are_the_hosts_arithmetic() {
         // Far above every cap: allowed, with holds that cannot be placed.
-        let policy =
-            Harness::<SpendCaps>::new(json!({ "per-agent-day": "1.00", "per-session": "0.00" }));
+        let policy = Harness::<SpendCaps>::new(json!({ "per-agent-day": "1.00", "per-session": "0.00" }));
         let outcome = policy.evaluate(&request().session("s1").value("500"));
         outcome.assert_allows();
         assert_eq!(outcome.hold("session/s1").limit, 0);
@@ -216,18 +172,11 @@ mod tests {
 
     #[test]
     fn every_scope_has_its_own_budget() {
-        let policy =
-            Harness::<SpendCaps>::new(json!({ "per-agent-day": "1.00", "per-session": "1.00" }));
+        let policy = Harness::<SpendCaps>::new(json!({ "per-agent-day": "1.00", "per-session": "1.00" }));
         for (agent, session) in [("scout", "s1"), ("scout", "s2"), ("buyer", "s1")] {
             let outcome = policy.evaluate(&request().agent(agent).session(session));
-            assert_eq!(
-                outcome.hold(&format!("session/{session}")).window,
-                Window::lifetime()
-            );
-            assert_eq!(
-                outcome.hold(&format!("agent/{agent}")).window,
-                Window::day("UTC")
-            );
+            assert_eq!(outcome.hold(&format!("session/{session}")).window, Window::lifetime());
+            assert_eq!(outcome.hold(&format!("agent/{agent}")).window, Window::day("UTC"));
         }
     }
 
@@ -249,32 +198,16 @@ mod tests {
     #[test]
     fn a_session_without_a_name_is_none() {
         let policy = Harness::<SpendCaps>::new(json!({ "per-session": "1.00" }));
-        policy
-            .evaluate(&request().session(""))
-            .assert_codes(&["no-session"]);
+        policy.evaluate(&request().session("")).assert_codes(&["no-session"]);
     }
 
     #[test]
     fn zones() {
-        for zone in [
-            "UTC",
-            "Europe/Berlin",
-            "America/Argentina/Buenos_Aires",
-            "Etc/GMT+5",
-            "America/Port-au-Prince",
-        ] {
+        for zone in ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "America/Port-au-Prince"] {
             let found = problems::<SpendCaps>(json!({ "per-payment": "1", "timezone": zone }));
             assert_eq!(found, [], "{zone}");
         }
-        for zone in [
-            "",
-            "+02:00",
-            "Europe/",
-            "/Berlin",
-            "Europe//Berlin",
-            "Mars Base",
-            "../etc/passwd",
-        ] {
+        for zone in ["", "+02:00", "Europe/", "/Berlin", "Europe//Berlin", "Mars Base", "../etc/passwd"] {
             let found = problems::<SpendCaps>(json!({ "per-payment": "1", "timezone": zone }));
             assert_eq!(found.len(), 1, "{zone}");
             assert_eq!(found[0].path, "/timezone");

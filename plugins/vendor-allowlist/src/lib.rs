@@ -19,8 +19,7 @@
 use std::collections::BTreeSet;
 
 use countersign_sdk::{
-    Address, Decision, HostPattern, Network, PathPattern, Policy, Problem, Reason, SpendRequest,
-    Verdict, export_policy,
+    Address, Decision, HostPattern, Network, PathPattern, Policy, Problem, Reason, SpendRequest, Verdict, export_policy,
 };
 use serde::Deserialize;
 
@@ -46,8 +45,7 @@ impl Policy for VendorAllowlist {
     type Settings = Settings;
     const NAME: &'static str = "vendor-allowlist";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const SUMMARY: &'static str =
-        "Allows purchases from listed hosts, paths, payees and networks; denies all others.";
+    const SUMMARY: &'static str = "Allows purchases from listed hosts, paths, payees and networks; denies all others.";
 
     fn settings_schema() -> &'static str {
         include_str!("../settings.schema.json")
@@ -57,10 +55,7 @@ impl Policy for VendorAllowlist {
         let empty = |list: Option<usize>| list == Some(0);
         let mut problems = Vec::new();
         if settings.hosts.is_empty() {
-            problems.push(Problem::at(
-                "/hosts",
-                "list at least one host: with none, nothing could be bought",
-            ));
+            problems.push(Problem::at("/hosts", "list at least one host: with none, nothing could be bought"));
         }
         for (path, list) in [
             ("/paths", settings.paths.as_ref().map(Vec::len)),
@@ -68,81 +63,36 @@ impl Policy for VendorAllowlist {
             ("/networks", settings.networks.as_ref().map(BTreeSet::len)),
         ] {
             if empty(list) {
-                problems.push(Problem::at(
-                    path,
-                    "list at least one, or leave the key out to permit any",
-                ));
+                problems.push(Problem::at(path, "list at least one, or leave the key out to permit any"));
             }
         }
-        if problems.is_empty() {
-            Ok(Self(settings))
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(Self(settings)) } else { Err(problems) }
     }
 
     fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
-        let Settings {
-            hosts,
-            paths,
-            payees,
-            networks,
-        } = &self.0;
-        let SpendRequest {
-            purchase,
-            seller,
-            payment,
-            ..
-        } = request;
+        let Settings { hosts, paths, payees, networks } = &self.0;
+        let SpendRequest { purchase, seller, payment, .. } = request;
         let mut reasons = Vec::new();
         if !hosts.iter().any(|host| host.matches(purchase)) {
-            reasons.push(Reason::new(
-                "vendor-not-listed",
-                format!("the host {} is not listed", purchase.host),
-            ));
+            reasons.push(Reason::new("vendor-not-listed", format!("the host {} is not listed", purchase.host)));
         }
-        if paths
-            .as_ref()
-            .is_some_and(|paths| !paths.iter().any(|path| path.matches(&purchase.path)))
-        {
-            reasons.push(Reason::new(
-                "path-not-listed",
-                format!("the path {} is not listed", purchase.path),
-            ));
+        if paths.as_ref().is_some_and(|paths| !paths.iter().any(|path| path.matches(&purchase.path))) {
+            reasons.push(Reason::new("path-not-listed", format!("the path {} is not listed", purchase.path)));
         }
-        let payee_listed = payees
-            .as_ref()
-            .map(|payees| payees.iter().any(|payee| payee.matches(&seller.pay_to)));
+        let payee_listed = payees.as_ref().map(|payees| payees.iter().any(|payee| payee.matches(&seller.pay_to)));
         if payee_listed == Some(false) {
-            reasons.push(Reason::new(
-                "payee-not-listed",
-                format!("the payee {} is not listed", seller.pay_to),
-            ));
+            reasons.push(Reason::new("payee-not-listed", format!("the payee {} is not listed", seller.pay_to)));
         }
-        if networks.as_ref().is_some_and(|networks| {
-            !networks
-                .iter()
-                .any(|network| network.matches(&payment.network))
-        }) {
-            reasons.push(Reason::new(
-                "network-not-listed",
-                format!("the network {} is not listed", payment.network),
-            ));
+        if networks.as_ref().is_some_and(|networks| !networks.iter().any(|network| network.matches(&payment.network))) {
+            reasons.push(Reason::new("network-not-listed", format!("the network {} is not listed", payment.network)));
         }
         if !purchase.observed && payee_listed != Some(true) {
             reasons.push(Reason::new(
                 "unobserved-payee-not-listed",
-                format!(
-                    "only the agent says what is bought, and the payee {} is not listed",
-                    seller.pay_to
-                ),
+                format!("only the agent says what is bought, and the payee {} is not listed", seller.pay_to),
             ));
         }
-        Ok(if reasons.is_empty() {
-            Decision::allow()
-        } else {
-            Decision::new(Verdict::Deny).reasons(reasons)
-        })
+        Ok(if reasons.is_empty() { Decision::allow() } else { Decision::new(Verdict::Deny).reasons(reasons) })
     }
 }
 
@@ -150,9 +100,7 @@ export_policy!(VendorAllowlist);
 
 #[cfg(test)]
 mod tests {
-    use countersign_sdk::testing::{
-        Harness, assert_schema_agrees, json, problems, request, run_cases,
-    };
+    use countersign_sdk::testing::{Harness, assert_schema_agrees, json, problems, request, run_cases};
 
     use super::*;
 
@@ -170,9 +118,7 @@ mod tests {
 
     #[test]
     fn scheme_and_port_decide_together() {
-        let policy = Harness::<VendorAllowlist>::new(
-            json!({ "hosts": ["api.example.com", "localhost:8080"] }),
-        );
+        let policy = Harness::<VendorAllowlist>::new(json!({ "hosts": ["api.example.com", "localhost:8080"] }));
         for (scheme, host, listed) in [
             ("https", "api.example.com", true),
             ("http", "api.example.com", true),
@@ -193,49 +139,26 @@ mod tests {
     #[test]
     fn unobserved_needs_the_payee_whatever_else_is_listed() {
         let open = Harness::<VendorAllowlist>::new(json!({ "hosts": ["api.example.com"] }));
-        open.evaluate(&request().unobserved())
-            .assert_codes(&["unobserved-payee-not-listed"]);
-        let listed = Harness::<VendorAllowlist>::new(
-            json!({ "hosts": ["api.example.com"], "payees": [PAYEE] }),
-        );
+        open.evaluate(&request().unobserved()).assert_codes(&["unobserved-payee-not-listed"]);
+        let listed = Harness::<VendorAllowlist>::new(json!({ "hosts": ["api.example.com"], "payees": [PAYEE] }));
         listed.evaluate(&request().unobserved()).assert_allows();
         listed
-            .evaluate(
-                &request()
-                    .unobserved()
-                    .pay_to("0x0000000000000000000000000000000000000001"),
-            )
+            .evaluate(&request().unobserved().pay_to("0x0000000000000000000000000000000000000001"))
             .assert_codes(&["payee-not-listed", "unobserved-payee-not-listed"]);
-        listed
-            .evaluate(&request().unobserved().host("evil.test"))
-            .assert_codes(&["vendor-not-listed"]);
+        listed.evaluate(&request().unobserved().host("evil.test")).assert_codes(&["vendor-not-listed"]);
     }
 
     #[test]
     fn hostile_paths_do_not_pass_a_prefix() {
-        let policy = Harness::<VendorAllowlist>::new(
-            json!({ "hosts": ["api.example.com"], "paths": ["/v1/*"] }),
-        );
-        for path in [
-            "/v1/../admin",
-            "/v1/%2e%2e/admin",
-            "/v1/..%2fadmin",
-            "/v1/..;/admin",
-            "/v10/x",
-            "/v1",
-            "/",
-        ] {
-            policy
-                .evaluate(&request().path(path))
-                .assert_codes(&["path-not-listed"]);
+        let policy = Harness::<VendorAllowlist>::new(json!({ "hosts": ["api.example.com"], "paths": ["/v1/*"] }));
+        for path in ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/..%2fadmin", "/v1/..;/admin", "/v10/x", "/v1", "/"] {
+            policy.evaluate(&request().path(path)).assert_codes(&["path-not-listed"]);
         }
     }
 
     #[test]
     fn every_empty_list_is_reported() {
-        let found = problems::<VendorAllowlist>(
-            json!({ "hosts": [], "paths": [], "payees": [], "networks": [] }),
-        );
+        let found = problems::<VendorAllowlist>(json!({ "hosts": [], "paths": [], "payees": [], "networks": [] }));
         let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["/hosts", "/paths", "/payees", "/networks"]);
     }

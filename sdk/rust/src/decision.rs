@@ -1,8 +1,6 @@
 //! Building decisions, holds and problems.
 
-use crate::{
-    Attribute, Decision, Hold, Obligation, Problem, Reason, ReviewTerms, Unit, Verdict, Window,
-};
+use crate::{Attribute, Decision, Hold, Obligation, Problem, Reason, ReviewTerms, Unit, Verdict, Window};
 
 /// In review terms: what the operator configured.
 const AS_CONFIGURED: u8 = 0;
@@ -105,10 +103,7 @@ impl Decision {
     ) -> Self {
         self.obligations.push(Obligation {
             kind: kind.into(),
-            params: params
-                .into_iter()
-                .map(|(name, value)| Attribute::new(name, value))
-                .collect(),
+            params: params.into_iter().map(|(name, value)| Attribute::new(name, value)).collect(),
         });
         self
     }
@@ -133,12 +128,7 @@ impl Hold {
     /// Reserves an amount of money; it shrinks if less is settled. `limit` and `amount` are
     /// [`Money`](crate::Money) or micros.
     #[must_use]
-    pub fn micros(
-        budget: impl Into<String>,
-        window: Window,
-        limit: impl Into<u64>,
-        amount: impl Into<u64>,
-    ) -> Self {
+    pub fn micros(budget: impl Into<String>, window: Window, limit: impl Into<u64>, amount: impl Into<u64>) -> Self {
         Self {
             budget: budget.into(),
             unit: Unit::Micros,
@@ -153,10 +143,7 @@ impl Hold {
     /// Reserves a number of payments; it does not shrink with the price.
     #[must_use]
     pub fn count(budget: impl Into<String>, window: Window, limit: u64, amount: u64) -> Self {
-        Self {
-            unit: Unit::Count,
-            ..Self::micros(budget, window, limit, amount)
-        }
+        Self { unit: Unit::Count, ..Self::micros(budget, window, limit, amount) }
     }
 
     /// Reaching this tells the operator, once per window.
@@ -204,10 +191,7 @@ impl Reason {
     /// `code` is stable kebab-case for programs, `message` is for people.
     #[must_use]
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
+        Self { code: code.into(), message: message.into() }
     }
 }
 
@@ -215,10 +199,7 @@ impl Attribute {
     /// A name and a value.
     #[must_use]
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            value: value.into(),
-        }
+        Self { name: name.into(), value: value.into() }
     }
 }
 
@@ -226,10 +207,7 @@ impl Problem {
     /// A problem at a JSON Pointer into the settings, such as `/hosts/0`.
     #[must_use]
     pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 
     /// A problem with the settings document as a whole.
@@ -254,25 +232,16 @@ mod tests {
             .obligation("notify", [("channel", "ops")])
             .note("threshold", "1.00")
             .hold(
-                Hold::micros(
-                    "agent/scout",
-                    Window::day("UTC"),
-                    Money::from_micros(10),
-                    1_u64,
-                )
-                .alert_at(5_u64)
-                .review_at(Money::from_micros(7)),
+                Hold::micros("agent/scout", Window::day("UTC"), Money::from_micros(10), 1_u64)
+                    .alert_at(5_u64)
+                    .review_at(Money::from_micros(7)),
             )
             .hold(Hold::count("agent/scout", Window::lifetime(), 3, 1));
         assert_eq!(decision.verdict, Verdict::Review);
         assert_eq!(decision.reasons.len(), 2);
         assert_eq!(
             decision.review,
-            Some(ReviewTerms {
-                group: Some("finance".to_owned()),
-                quorum: 2,
-                expires_in_seconds: 3600
-            })
+            Some(ReviewTerms { group: Some("finance".to_owned()), quorum: 2, expires_in_seconds: 3600 })
         );
         assert_eq!(decision.holds[0].review_at, Some(7));
         assert_eq!(decision.holds[1].unit, Unit::Count);

@@ -70,9 +70,8 @@ mod slot;
 pub mod testing;
 
 pub use bindings::countersign::policy::types::{
-    Attribute, Commitment, Decision, Description, History, Hold, Micros, Obligation, Payment,
-    Principal, Problem, Purchase, Reason, ReviewTerms, Seller, SpendRequest, Tally, Timestamp,
-    Unit, Verdict, Window,
+    Attribute, Commitment, Decision, Description, History, Hold, Micros, Obligation, Payment, Principal, Problem,
+    Purchase, Reason, ReviewTerms, Seller, SpendRequest, Tally, Timestamp, Unit, Verdict, Window,
 };
 pub use money::Money;
 pub use pattern::{Address, HostPattern, Network, ParseError, PathPattern};

@@ -39,9 +39,9 @@ impl Money {
     /// # Errors
     /// Says what about the text is not a decimal amount.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        parse(text).map(Self).map_err(|why| {
-            ParseError::new(format!("`{}` is not an amount: {why}", text.escape_debug()))
-        })
+        parse(text)
+            .map(Self)
+            .map_err(|why| ParseError::new(format!("`{}` is not an amount: {why}", text.escape_debug())))
     }
 }
 
@@ -68,9 +68,7 @@ fn parse(text: &str) -> Result<u64, &'static str> {
         return Err("it has more than 6 decimals");
     }
     let whole: u64 = whole.parse().map_err(|_| TOO_LARGE)?;
-    let fraction: u64 = format!("{fraction:0<DECIMALS$}")
-        .parse()
-        .map_err(|_| TOO_LARGE)?;
+    let fraction: u64 = format!("{fraction:0<DECIMALS$}").parse().map_err(|_| TOO_LARGE)?;
     whole
         .checked_mul(MICROS_PER_UNIT)
         .and_then(|micros| micros.checked_add(fraction))

@@ -35,9 +35,7 @@ impl std::error::Error for ParseError {}
 macro_rules! string_setting {
     ($type:ty, $expected:literal) => {
         impl<'de> ::serde::Deserialize<'de> for $type {
-            fn deserialize<D: ::serde::Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<Self, D::Error> {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Text;
 
                 impl ::serde::de::Visitor<'_> for Text {
@@ -97,15 +95,12 @@ impl HostPattern {
         if text.contains("://") || text.contains('/') {
             return Err("write the host alone, without scheme or path".to_owned());
         }
-        let (host, port) = split_port(text).ok_or(
-            "an IPv6 address goes in brackets, as in `[::1]:8080`, and one port may follow",
-        )?;
+        let (host, port) =
+            split_port(text).ok_or("an IPv6 address goes in brackets, as in `[::1]:8080`, and one port may follow")?;
         let port = match port {
             None => Port::Default,
             Some("*") => Port::Any,
-            Some(port) => {
-                Port::Only(read_port(port).ok_or("a port is `*` or a number from 1 to 65535")?)
-            }
+            Some(port) => Port::Only(read_port(port).ok_or("a port is `*` or a number from 1 to 65535")?),
         };
         let host = if let Some(address) = host.strip_prefix('[') {
             let address = address.strip_suffix(']').unwrap_or(address);
@@ -201,11 +196,8 @@ string_setting!(HostPattern, "a host pattern such as \"api.example.com\"");
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`; brackets stay. `None` for any other use of `[`, `]`, `:`.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
-    let name_end = if text.starts_with('[') {
-        text.find(']')?.checked_add(1)?
-    } else {
-        text.find(':').unwrap_or(text.len())
-    };
+    let name_end =
+        if text.starts_with('[') { text.find(']')?.checked_add(1)? } else { text.find(':').unwrap_or(text.len()) };
     let (name, rest) = text.split_at_checked(name_end)?;
     if rest.is_empty() {
         return Some((name, None));
@@ -221,9 +213,7 @@ fn read_port(text: &str) -> Option<u16> {
 
 fn check_name(name: &str) -> Result<(), String> {
     if name.contains('*') {
-        return Err(
-            "`*` stands only for leading labels, as in `*.example.com`, or for the port".to_owned(),
-        );
+        return Err("`*` stands only for leading labels, as in `*.example.com`, or for the port".to_owned());
     }
     if !name.is_ascii() {
         return Err("write the A-label (`xn--…`)".to_owned());
@@ -239,11 +229,7 @@ fn check_name(name: &str) -> Result<(), String> {
         if label.is_empty() {
             return Err("it has an empty label".to_owned());
         }
-        if label.len() > 63
-            || label.starts_with('-')
-            || label.ends_with('-')
-            || !label.bytes().all(allowed)
-        {
+        if label.len() > 63 || label.starts_with('-') || label.ends_with('-') || !label.bytes().all(allowed) {
             return Err(format!("`{}` is not a host label", label.escape_debug()));
         }
     }
@@ -252,9 +238,9 @@ fn check_name(name: &str) -> Result<(), String> {
 
 /// What every URL parser takes for an IPv4 address.
 fn ends_in_number(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|label| {
-        label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    name.rsplit('.')
+        .next()
+        .is_some_and(|label| label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Which paths a setting means: exactly `/v1/quote`, or with `/*` at the end everything below.
@@ -302,22 +288,14 @@ impl PathPattern {
     /// Whether `path` is such a path.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        if self.below {
-            path.starts_with(&self.path) && !has_dot_segment(path)
-        } else {
-            path == self.path
-        }
+        if self.below { path.starts_with(&self.path) && !has_dot_segment(path) } else { path == self.path }
     }
 }
 
 /// In any spelling that some server takes for one.
 fn has_dot_segment(path: &str) -> bool {
     let path = path.to_ascii_lowercase().replace("%25", "%");
-    let path = path
-        .replace("%2e", ".")
-        .replace("%2f", "/")
-        .replace("%5c", "/")
-        .replace("%3b", ";");
+    let path = path.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
     path.split(['/', '\\'])
         .filter_map(|segment| segment.split(';').next())
         .any(|segment| segment == "." || segment == "..")
@@ -357,10 +335,7 @@ impl Address {
             }
             return Ok(Self(text.to_ascii_lowercase()));
         }
-        if text.is_empty()
-            || text.len() > 128
-            || !text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        {
+        if text.is_empty() || text.len() > 128 || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return fail("it has 1 to 128 letters and digits");
         }
         Ok(Self(text.to_owned()))
@@ -369,11 +344,7 @@ impl Address {
     /// Whether `other` is the same account.
     #[must_use]
     pub fn matches(&self, other: &str) -> bool {
-        if hex_digits(&self.0).is_some() {
-            self.0.eq_ignore_ascii_case(other)
-        } else {
-            self.0 == other
-        }
+        if hex_digits(&self.0).is_some() { self.0.eq_ignore_ascii_case(other) } else { self.0 == other }
     }
 }
 
@@ -395,10 +366,7 @@ impl FromStr for Address {
     }
 }
 
-string_setting!(
-    Address,
-    "an address such as \"0x209693bc6afc0c5328ba36faf03c514ef312287c\""
-);
+string_setting!(Address, "an address such as \"0x209693bc6afc0c5328ba36faf03c514ef312287c\"");
 
 /// A network by its CAIP-2 id, such as `eip155:8453`. Compared exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -411,10 +379,8 @@ impl Network {
     /// Says what a CAIP-2 id looks like.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let well_formed = text.split_once(':').is_some_and(|(namespace, reference)| {
-            let in_namespace =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            let in_reference =
-                |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            let in_namespace = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            let in_reference = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             (3..=8).contains(&namespace.len())
                 && namespace.bytes().all(in_namespace)
                 && (1..=32).contains(&reference.len())
@@ -423,11 +389,7 @@ impl Network {
         if well_formed {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseError::in_text(
-                text,
-                "a network",
-                "write its CAIP-2 id, such as eip155:8453",
-            ))
+            Err(ParseError::in_text(text, "a network", "write its CAIP-2 id, such as eip155:8453"))
         }
     }
 
@@ -477,12 +439,7 @@ mod tests {
     fn host_patterns() {
         check_host(
             "api.example.com",
-            &[
-                "api.example.com",
-                "http://api.example.com",
-                "api.example.com:443",
-                "http://api.example.com:80",
-            ],
+            &["api.example.com", "http://api.example.com", "api.example.com:443", "http://api.example.com:80"],
             &[
                 "api.example.com:8443",
                 "api.example.com:80",
@@ -505,35 +462,17 @@ mod tests {
         check_host(
             "api.example.com:443",
             &["api.example.com", "http://api.example.com:443"],
-            &[
-                "http://api.example.com",
-                "api.example.com:8443",
-                "ftp://api.example.com",
-            ],
+            &["http://api.example.com", "api.example.com:8443", "ftp://api.example.com"],
         );
-        check_host(
-            "localhost:8402",
-            &["localhost:8402", "http://localhost:8402"],
-            &["localhost", "localhost:8403"],
-        );
+        check_host("localhost:8402", &["localhost:8402", "http://localhost:8402"], &["localhost", "localhost:8403"]);
         check_host(
             "localhost:*",
             &["localhost", "localhost:1", "http://localhost:65535"],
-            &[
-                "localhost:0",
-                "localhost:65536",
-                "localhost:",
-                "notlocalhost:1",
-                "localhost.evil.test:1",
-            ],
+            &["localhost:0", "localhost:65536", "localhost:", "notlocalhost:1", "localhost.evil.test:1"],
         );
         check_host(
             "*.data.example",
-            &[
-                "a.data.example",
-                "a.b.data.example",
-                "xn--mnchen-3ya.data.example",
-            ],
+            &["a.data.example", "a.b.data.example", "xn--mnchen-3ya.data.example"],
             &[
                 "data.example",
                 ".data.example",
@@ -543,26 +482,10 @@ mod tests {
                 "a.data.example.evil.test",
             ],
         );
-        check_host(
-            "*.data.example:*",
-            &["a.data.example:8443", "a.data.example"],
-            &["data.example:8443"],
-        );
-        check_host(
-            "127.0.0.1:*",
-            &["127.0.0.1:40201"],
-            &["127.0.0.11:1", "1127.0.0.1"],
-        );
-        check_host(
-            "[::1]:8080",
-            &["[::1]:8080", "[0:0::1]:8080"],
-            &["[::1]", "[::2]:8080", "::1:8080", "[::1:8080"],
-        );
-        check_host(
-            "[2001:db8::1]",
-            &["[2001:db8::1]", "[2001:db8::1]:443"],
-            &["2001:db8::1"],
-        );
+        check_host("*.data.example:*", &["a.data.example:8443", "a.data.example"], &["data.example:8443"]);
+        check_host("127.0.0.1:*", &["127.0.0.1:40201"], &["127.0.0.11:1", "1127.0.0.1"]);
+        check_host("[::1]:8080", &["[::1]:8080", "[0:0::1]:8080"], &["[::1]", "[::2]:8080", "::1:8080", "[::1:8080"]);
+        check_host("[2001:db8::1]", &["[2001:db8::1]", "[2001:db8::1]:443"], &["2001:db8::1"]);
     }
 
     #[test]
@@ -609,11 +532,7 @@ mod tests {
     #[test]
     fn path_patterns() {
         for (pattern, yes, no) in [
-            (
-                "/v1/quote",
-                &["/v1/quote"][..],
-                &["/v1/quote/", "/v1/quotes", "/V1/quote", "/v1/%71uote"][..],
-            ),
+            ("/v1/quote", &["/v1/quote"][..], &["/v1/quote/", "/v1/quotes", "/V1/quote", "/v1/%71uote"][..]),
             (
                 "/v1/*",
                 &["/v1/", "/v1/a", "/v1/a/b", "/v1/a..b", "/v1/...", "/v1/%20"],
@@ -676,14 +595,7 @@ mod tests {
         let solana = Address::parse("EGBQqKn968sVv5cQh5Cr72pSTHfxsuzq7o7asqYB5uEV").unwrap();
         assert!(solana.matches("EGBQqKn968sVv5cQh5Cr72pSTHfxsuzq7o7asqYB5uEV"));
         assert!(!solana.matches("egbqqkn968svv5cqh5cr72pstHfxsuzq7o7asqyb5uev"));
-        for text in [
-            "",
-            "0x",
-            "0x12",
-            "0xg09693bc6afc0c5328ba36faf03c514ef312287c",
-            "a b",
-            "acme.eth",
-        ] {
+        for text in ["", "0x", "0x12", "0xg09693bc6afc0c5328ba36faf03c514ef312287c", "a b", "acme.eth"] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
     }
@@ -693,15 +605,7 @@ mod tests {
         for text in ["eip155:8453", "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"] {
             assert!(Network::parse(text).unwrap().matches(text));
         }
-        for text in [
-            "",
-            "base",
-            "eip155:",
-            "EIP155:1",
-            "eip155:8453:1",
-            "eip155:*",
-            "a:1",
-        ] {
+        for text in ["", "base", "eip155:", "EIP155:1", "eip155:8453:1", "eip155:*", "a:1"] {
             assert!(Network::parse(text).is_err(), "{text}");
         }
     }

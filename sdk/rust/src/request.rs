@@ -31,8 +31,5 @@ impl Purchase {
 }
 
 fn find<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
-    attributes
-        .iter()
-        .find(|attribute| attribute.name == name)
-        .map(|attribute| attribute.value.as_str())
+    attributes.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.value.as_str())
 }

@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _,
-    IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
+    SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
@@ -28,18 +28,14 @@ impl NoSettings {
 
 /// A settings document as a typed value.
 pub(crate) fn parse<T: DeserializeOwned>(document: &str) -> Result<T, Vec<Problem>> {
-    let value: Value = serde_json::from_str(document)
-        .map_err(|error| vec![Problem::document(format!("not JSON: {error}"))])?;
+    let value: Value =
+        serde_json::from_str(document).map_err(|error| vec![Problem::document(format!("not JSON: {error}"))])?;
     from_value(&value).map_err(|error| vec![error.into_problem()])
 }
 
 /// A parsed document as a typed value.
 pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Misfit> {
-    T::deserialize(Node {
-        value,
-        place: &Place::Root,
-        siblings: &[],
-    })
+    T::deserialize(Node { value, place: &Place::Root, siblings: &[] })
 }
 
 /// Why a document is not the value asked for, and where.
@@ -71,11 +67,7 @@ impl Misfit {
     }
 
     fn unknown_key(allowed: &'static [&'static str], key: &str) -> Self {
-        let mut misfit = Self::custom(format_args!(
-            "unknown key `{}`; {}",
-            key.escape_debug(),
-            OneOf(allowed)
-        ));
+        let mut misfit = Self::custom(format_args!("unknown key `{}`; {}", key.escape_debug(), OneOf(allowed)));
         misfit.allowed = allowed;
         misfit
     }
@@ -91,12 +83,7 @@ impl std::error::Error for Misfit {}
 
 impl de::Error for Misfit {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self {
-            message: message.to_string(),
-            key: None,
-            path: None,
-            allowed: &[],
-        }
+        Self { message: message.to_string(), key: None, path: None, allowed: &[] }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -110,25 +97,15 @@ impl de::Error for Misfit {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format_args!(
-            "unknown value `{}`; {}",
-            variant.escape_debug(),
-            OneOf(expected)
-        ))
+        Self::custom(format_args!("unknown value `{}`; {}", variant.escape_debug(), OneOf(expected)))
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!(
-            "expected {expected}, not {}",
-            Json(unexpected)
-        ))
+        Self::custom(format_args!("expected {expected}, not {}", Json(unexpected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!(
-            "expected {expected}, not {}",
-            Json(unexpected)
-        ))
+        Self::custom(format_args!("expected {expected}, not {}", Json(unexpected)))
     }
 }
 
@@ -204,11 +181,7 @@ struct Node<'de, 'p> {
 }
 
 impl<'de> Node<'de, '_> {
-    fn visit<V: Visitor<'de>>(
-        self,
-        visitor: V,
-        fields: &'static [&'static str],
-    ) -> Result<V::Value, Misfit> {
+    fn visit<V: Visitor<'de>>(self, visitor: V, fields: &'static [&'static str]) -> Result<V::Value, Misfit> {
         let Self { value, place, .. } = self;
         let visited = match value {
             Value::Null => visitor.visit_unit(),
@@ -223,16 +196,8 @@ impl<'de> Node<'de, '_> {
                 }
             }
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(items) => visitor.visit_seq(Items {
-                items: items.iter().enumerate(),
-                place,
-            }),
-            Value::Object(members) => visitor.visit_map(Members {
-                members: members.iter(),
-                next: None,
-                place,
-                fields,
-            }),
+            Value::Array(items) => visitor.visit_seq(Items { items: items.iter().enumerate(), place }),
+            Value::Object(members) => visitor.visit_map(Members { members: members.iter(), next: None, place, fields }),
         };
         visited.map_err(|misfit| misfit.at(place))
     }
@@ -265,15 +230,9 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Misfit> {
         let place = self.place;
-        visitor
-            .visit_newtype_struct(self)
-            .map_err(|misfit| misfit.at(place))
+        visitor.visit_newtype_struct(self).map_err(|misfit| misfit.at(place))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -284,15 +243,11 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
     ) -> Result<V::Value, Misfit> {
         let place = self.place;
         let visited = match self.value {
-            Value::String(name) => {
-                visitor.visit_enum(IntoDeserializer::<Misfit>::into_deserializer(name.as_str()))
-            }
+            Value::String(name) => visitor.visit_enum(IntoDeserializer::<Misfit>::into_deserializer(name.as_str())),
             Value::Object(members) => {
                 let mut members = members.iter();
                 match (members.next(), members.next()) {
-                    (Some((name, value)), None) => {
-                        visitor.visit_enum(Variant { name, value, place })
-                    }
+                    (Some((name, value)), None) => visitor.visit_enum(Variant { name, value, place }),
                     _ => Err(Misfit::custom("expected an object with one key")),
                 }
             }
@@ -324,21 +279,12 @@ struct Items<'de, 'p> {
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
     type Error = Misfit;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Misfit> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Misfit> {
         let Some((index, value)) = self.items.next() else {
             return Ok(None);
         };
         let place = Place::Item(self.place, index);
-        seed.deserialize(Node {
-            value,
-            place: &place,
-            siblings: &[],
-        })
-        .map(Some)
-        .map_err(|misfit| misfit.at(&place))
+        seed.deserialize(Node { value, place: &place, siblings: &[] }).map(Some).map_err(|misfit| misfit.at(&place))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -356,30 +302,18 @@ struct Members<'de, 'p> {
 impl<'de> MapAccess<'de> for Members<'de, '_> {
     type Error = Misfit;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Misfit> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
         let Some((key, value)) = self.members.next() else {
             return Ok(None);
         };
         self.next = Some((key, value));
-        seed.deserialize(BorrowedStrDeserializer::new(key))
-            .map(Some)
+        seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misfit> {
-        let (key, value) = self
-            .next
-            .take()
-            .ok_or_else(|| Misfit::custom("a value was read before its key"))?;
+        let (key, value) = self.next.take().ok_or_else(|| Misfit::custom("a value was read before its key"))?;
         let place = Place::Key(self.place, key);
-        seed.deserialize(Node {
-            value,
-            place: &place,
-            siblings: self.fields,
-        })
-        .map_err(|misfit| misfit.at(&place))
+        seed.deserialize(Node { value, place: &place, siblings: self.fields }).map_err(|misfit| misfit.at(&place))
     }
 }
 
@@ -402,17 +336,9 @@ impl<'de, 'p> EnumAccess<'de> for Variant<'de, 'p> {
 
 impl<'de> Variant<'de, '_> {
     /// Reads the content at its own place.
-    fn content<T>(
-        self,
-        read: impl FnOnce(Node<'de, '_>) -> Result<T, Misfit>,
-    ) -> Result<T, Misfit> {
+    fn content<T>(self, read: impl FnOnce(Node<'de, '_>) -> Result<T, Misfit>) -> Result<T, Misfit> {
         let place = Place::Key(self.place, self.name);
-        read(Node {
-            value: self.value,
-            place: &place,
-            siblings: &[],
-        })
-        .map_err(|misfit| misfit.at(&place))
+        read(Node { value: self.value, place: &place, siblings: &[] }).map_err(|misfit| misfit.at(&place))
     }
 }
 
@@ -431,11 +357,7 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
         self.content(|node| node.deserialize_any(visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Misfit> {
         self.content(|node| node.deserialize_struct("", fields, visitor))
     }
 }
@@ -500,41 +422,13 @@ mod tests {
                 "/per-dai",
                 "unknown key `per-dai`; allowed: `per-day`, `hosts`, `by-client`, `window`, `quorum`",
             ),
-            (
-                r#"{"per-day":1.5}"#,
-                "/per-day",
-                "decimal string such as \"1.00\", not the number 1.5",
-            ),
-            (
-                r#"{"per-day":"1.5 USD"}"#,
-                "/per-day",
-                "`1.5 USD` is not an amount",
-            ),
-            (
-                r#"{"per-day":"1","hosts":["a.example","B.example"]}"#,
-                "/hosts/1",
-                "lower case",
-            ),
-            (
-                r#"{"per-day":"1","hosts":"a.example"}"#,
-                "/hosts",
-                "sequence",
-            ),
-            (
-                r#"{"per-day":"1","quorum":256}"#,
-                "/quorum",
-                "expected u8, not the number 256",
-            ),
-            (
-                r#"{"per-day":"1","quorum":-1}"#,
-                "/quorum",
-                "not the number -1",
-            ),
-            (
-                r#"{"per-day":"1","by-client":{"a/b~c":{"limit":"x"}}}"#,
-                "/by-client/a~1b~0c/limit",
-                "not an amount",
-            ),
+            (r#"{"per-day":1.5}"#, "/per-day", "decimal string such as \"1.00\", not the number 1.5"),
+            (r#"{"per-day":"1.5 USD"}"#, "/per-day", "`1.5 USD` is not an amount"),
+            (r#"{"per-day":"1","hosts":["a.example","B.example"]}"#, "/hosts/1", "lower case"),
+            (r#"{"per-day":"1","hosts":"a.example"}"#, "/hosts", "sequence"),
+            (r#"{"per-day":"1","quorum":256}"#, "/quorum", "expected u8, not the number 256"),
+            (r#"{"per-day":"1","quorum":-1}"#, "/quorum", "not the number -1"),
+            (r#"{"per-day":"1","by-client":{"a/b~c":{"limit":"x"}}}"#, "/by-client/a~1b~0c/limit", "not an amount"),
             // Not asked to deny unknown keys, refused nevertheless.
             (
                 r#"{"per-day":"1","by-client":{"acme":{"limit":"1","limmit":"2"}}}"#,
@@ -546,29 +440,13 @@ mod tests {
                 "/window",
                 "unknown value `weekly`; allowed: `lifetime`, `rolling`, `custom`",
             ),
-            (
-                r#"{"per-day":"1","window":{"rolling":"x"}}"#,
-                "/window/rolling",
-                "not the string",
-            ),
-            (
-                r#"{"per-day":"1","window":{"custom":{"days":1,"x":1}}}"#,
-                "/window/custom/x",
-                "allowed: `days`",
-            ),
+            (r#"{"per-day":"1","window":{"rolling":"x"}}"#, "/window/rolling", "not the string"),
+            (r#"{"per-day":"1","window":{"custom":{"days":1,"x":1}}}"#, "/window/custom/x", "allowed: `days`"),
         ] {
             let problems = parse::<Strict>(document).unwrap_err();
             assert_eq!(problems.len(), 1);
-            assert_eq!(
-                problems[0].path, path,
-                "{document}: {}",
-                problems[0].message
-            );
-            assert!(
-                problems[0].message.contains(message),
-                "{document}: {}",
-                problems[0].message
-            );
+            assert_eq!(problems[0].path, path, "{document}: {}", problems[0].message);
+            assert!(problems[0].message.contains(message), "{document}: {}", problems[0].message);
         }
     }
 

@@ -29,19 +29,14 @@ impl<P: Policy> Slot<P> {
     /// Every problem with the settings, or that this instance was configured before.
     pub fn configure(&self, document: &str) -> Result<(), Vec<Problem>> {
         if self.0.get().is_some() {
-            return Err(vec![Problem::document(
-                "already configured: an instance takes settings exactly once",
-            )]);
+            return Err(vec![Problem::document("already configured: an instance takes settings exactly once")]);
         }
         let outcome = settings::parse(document).and_then(P::configure);
         let (policy, answer) = match outcome {
             Ok(policy) => (Some(policy), Ok(())),
-            Err(problems) if problems.is_empty() => (
-                None,
-                Err(vec![Problem::document(
-                    "the policy refused these settings without saying why",
-                )]),
-            ),
+            Err(problems) if problems.is_empty() => {
+                (None, Err(vec![Problem::document("the policy refused these settings without saying why")]))
+            }
             Err(problems) => (None, Err(problems)),
         };
         // A component has one thread, so nobody can have come in between.

@@ -34,10 +34,7 @@ impl Policy for Scripted {
         if settings.answer == "silence" {
             return Err(Vec::new());
         }
-        Ok(Self {
-            answer: settings.answer,
-            calls: AtomicU64::new(0),
-        })
+        Ok(Self { answer: settings.answer, calls: AtomicU64::new(0) })
     }
 
     fn evaluate(&self, _request: &SpendRequest) -> Result<Decision, String> {
@@ -47,14 +44,10 @@ impl Policy for Scripted {
             "deny" => Ok(Decision::deny("no", "never")),
             "review" => Ok(Decision::review("large", "look")),
             "error" => Err("out of order".to_owned()),
-            "impure" => Ok(Decision::allow().note(
-                "calls",
-                self.calls.fetch_add(1, Ordering::Relaxed).to_string(),
-            )),
+            "impure" => Ok(Decision::allow().note("calls", self.calls.fetch_add(1, Ordering::Relaxed).to_string())),
             "zero-hold" => Ok(Decision::allow().hold(held(0))),
             "same-hold" => Ok(Decision::allow().hold(held(1)).hold(held(2))),
-            "many-holds" => Ok(Decision::allow()
-                .holds((1..18).map(|n| Hold::count("a", Window::rolling(n), 1, 1)))),
+            "many-holds" => Ok(Decision::allow().holds((1..18).map(|n| Hold::count("a", Window::rolling(n), 1, 1)))),
             "bad-code" => Ok(Decision::deny("Not Kebab", "")),
             "no-reason" => Ok(Decision::new(Verdict::Deny)),
             other => Err(format!("not scripted: {other}")),
@@ -70,96 +63,28 @@ fn answering(answer: &str) -> Harness<Scripted> {
 
 #[test]
 fn assertions_hold() {
-    answering("allow")
-        .evaluate(&request())
-        .assert_allows()
-        .assert_codes(&[])
-        .assert_no_holds();
-    answering("deny")
-        .evaluate(&request())
-        .assert_denies("no")
-        .assert_codes(&["no"]);
-    answering("review")
-        .evaluate(&request())
-        .assert_reviews("large");
-    assert_eq!(
-        answering("error").evaluate(&request().build()).error(),
-        Some("out of order")
-    );
+    answering("allow").evaluate(&request()).assert_allows().assert_codes(&[]).assert_no_holds();
+    answering("deny").evaluate(&request()).assert_denies("no").assert_codes(&["no"]);
+    answering("review").evaluate(&request()).assert_reviews("large");
+    assert_eq!(answering("error").evaluate(&request().build()).error(), Some("out of order"));
 }
 
 #[test]
 fn assertions_can_fail() {
     let checks: [(&str, fn()); 14] = [
-        ("expected Verdict::Allow", || {
-            drop(
-                answering("deny")
-                    .evaluate(&request())
-                    .assert_allows()
-                    .clone(),
-            )
-        }),
-        ("expected Verdict::Abstain", || {
-            drop(
-                answering("allow")
-                    .evaluate(&request())
-                    .assert_abstains()
-                    .clone(),
-            )
-        }),
-        ("expected Verdict::Deny", || {
-            drop(
-                answering("review")
-                    .evaluate(&request())
-                    .assert_denies("large")
-                    .clone(),
-            )
-        }),
-        ("no reason `yes`", || {
-            drop(
-                answering("deny")
-                    .evaluate(&request())
-                    .assert_denies("yes")
-                    .clone(),
-            )
-        }),
-        ("evaluate failed: out of order", || {
-            drop(
-                answering("error")
-                    .evaluate(&request())
-                    .assert_allows()
-                    .clone(),
-            )
-        }),
-        ("no hold on `agent/scout`", || {
-            drop(
-                answering("allow")
-                    .evaluate(&request())
-                    .hold("agent/scout")
-                    .clone(),
-            )
-        }),
-        ("not a pure function", || {
-            drop(answering("impure").evaluate(&request()))
-        }),
-        ("hold on `agent/scout` of 0", || {
-            drop(answering("zero-hold").evaluate(&request()))
-        }),
-        ("two holds on `agent/scout`", || {
-            drop(answering("same-hold").evaluate(&request()))
-        }),
-        ("17 holds", || {
-            drop(answering("many-holds").evaluate(&request()))
-        }),
-        ("not kebab-case", || {
-            drop(answering("bad-code").evaluate(&request()))
-        }),
-        ("without a reason", || {
-            drop(answering("no-reason").evaluate(&request()))
-        }),
-        ("/answer: expected a string", || {
-            drop(Harness::<Scripted>::new(json!({ "answer": 1 })))
-        }),
+        ("expected Verdict::Allow", || drop(answering("deny").evaluate(&request()).assert_allows().clone())),
+        ("expected Verdict::Abstain", || drop(answering("allow").evaluate(&request()).assert_abstains().clone())),
+        ("expected Verdict::Deny", || drop(answering("review").evaluate(&request()).assert_denies("large").clone())),
+        ("no reason `yes`", || drop(answering("deny").evaluate(&request()).assert_denies("yes").clone())),
+        ("evaluate failed: out of order", || drop(answering("error").evaluate(&request()).assert_allows().clone())),
+        ("no hold on `agent/scout`", || drop(answering("allow").evaluate(&request()).hold("agent/scout").clone())),
+        ("not a pure function", || drop(answering("impure").evaluate(&request()))),
+        ("hold on `agent/scout` of 0", || drop(answering("zero-hold").evaluate(&request()))),
+        ("two holds on `agent/scout`", || drop(answering("same-hold").evaluate(&request()))),
+        ("17 holds", || drop(answering("many-holds").evaluate(&request()))),
+        ("not kebab-case", || drop(answering("bad-code").evaluate(&request()))),
+        ("without a reason", || drop(answering("no-reason").evaluate(&request()))),
+        ("/answer: expected a string", || drop(Harness::<Scripted>::new(json!({ "answer": 1 })))),
         ("the schema's keys", assert_schema_agrees::<Scripted>),
     ];
     for (message, check) in checks {
@@ -171,22 +96,14 @@ fn assertions_can_fail() {
 
 #[test]
 fn cases_can_fail() {
-    let case = |rest: &str| {
-        format!(r#"{{"cases":[{{"name":"one","settings":{{"answer":"deny"}},{rest}}}]}}"#)
-    };
+    let case = |rest: &str| format!(r#"{{"cases":[{{"name":"one","settings":{{"answer":"deny"}},{rest}}}]}}"#);
     run_cases::<Scripted>(&case(r#""expect":{"verdict":"deny","reasons":["no"]}"#));
     for (file, message) in [
         (case(r#""expect":{"verdict":"allow"}"#), "one: got Decision"),
         (case(r#""expect":{"verdict":"deny"}"#), "one: got Decision"),
-        (
-            case(r#""expect":{"problems":[""]}"#),
-            "one: the settings were accepted",
-        ),
+        (case(r#""expect":{"problems":[""]}"#), "one: the settings were accepted"),
         (case(r#""expect":{"reasons":["no"]}"#), "one: expect one of"),
-        (
-            case(r#""expect":{"verdict":"deny","reason":["no"]}"#),
-            "/cases/0/expect/reason: unknown key",
-        ),
+        (case(r#""expect":{"verdict":"deny","reason":["no"]}"#), "/cases/0/expect/reason: unknown key"),
         (
             case(r#""request":{"purchase":{"hots":"x"}},"expect":{"verdict":"deny"}"#),
             "one: request/purchase/hots: unknown key",
@@ -211,30 +128,15 @@ fn cases_can_fail() {
 fn an_instance_is_configured_once() {
     let request = request().build();
     let slot = Slot::<Scripted>::new();
-    assert_eq!(
-        slot.evaluate(&request).unwrap_err(),
-        "evaluate before configure"
-    );
+    assert_eq!(slot.evaluate(&request).unwrap_err(), "evaluate before configure");
     slot.configure(r#"{"answer":"allow"}"#).unwrap();
-    assert!(
-        slot.configure(r#"{"answer":"deny"}"#).unwrap_err()[0]
-            .message
-            .contains("already configured")
-    );
+    assert!(slot.configure(r#"{"answer":"deny"}"#).unwrap_err()[0].message.contains("already configured"));
     assert_eq!(slot.evaluate(&request).unwrap().verdict, Verdict::Allow);
 
     let refused = Slot::<Scripted>::new();
-    assert_eq!(
-        refused.configure("{}").unwrap_err()[0].message,
-        "`answer` is required"
-    );
+    assert_eq!(refused.configure("{}").unwrap_err()[0].message, "`answer` is required");
     assert!(refused.configure(r#"{"answer":"allow"}"#).is_err());
-    assert!(
-        refused
-            .evaluate(&request)
-            .unwrap_err()
-            .contains("refused the settings")
-    );
+    assert!(refused.evaluate(&request).unwrap_err().contains("refused the settings"));
 }
 
 #[test]
@@ -242,10 +144,7 @@ fn unknown_keys_are_problems_even_when_nobody_asked() {
     let found = problems::<Scripted>(json!({ "answer": "allow", "anwser": "deny" }));
     assert_eq!(found[0].path, "/anwser");
     assert_eq!(found[0].message, "unknown key `anwser`; allowed: `answer`");
-    assert_eq!(
-        problems::<Scripted>(json!({ "answer": "silence" })).len(),
-        1
-    );
+    assert_eq!(problems::<Scripted>(json!({ "answer": "silence" })).len(), 1);
 }
 
 struct Plain;
@@ -272,7 +171,5 @@ impl Policy for Plain {
 #[test]
 fn a_policy_without_settings() {
     assert_schema_agrees::<Plain>();
-    Harness::<Plain>::new(json!({}))
-        .evaluate(&request())
-        .assert_abstains();
+    Harness::<Plain>::new(json!({})).evaluate(&request()).assert_abstains();
 }

@@ -7,7 +7,12 @@
 //! - cold start until `/readyz`, memory, size of the binary, time from saving a module to the first decision by it.
 //!
 //! Clients, gateway, sellers and chain share this machine. Compare figures of one run, not of two machines.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement that does not work must fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that does not work must fail loudly"
+)]
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use countersign_tests::{
@@ -15,6 +20,7 @@ use countersign_tests::{
     modules::{sha256, variant},
     peers::{NETWORK, Peers, authority},
     process::{Gateway, binary},
+    wait_for,
     world::LocalWorld,
 };
 use serde_json::{Value, json};
@@ -94,10 +100,12 @@ fn express() -> Value {
     Value::from(points.to_vec())
 }
 
-/// Through the gateway at the seller in this process; then how the process itself does.
+/// Through the gateway at the seller in this process, and how the process itself does: when new, and with thousands of
+/// payments behind it.
 fn local(world: &LocalWorld) -> (Value, Value) {
     let mut gateway = Gateway::start(unlimited(world.config(&["honest"], policies())));
     let url = world.world().seller("honest").unwrap().url("/quote");
+    let cold_start = cold_start(&mut gateway);
     let fresh = memory(&gateway);
     buy(&gateway, &url, 20, 4);
     let points = LOCAL.map(|(concurrency, n)| {
@@ -105,19 +113,36 @@ fn local(world: &LocalWorld) -> (Value, Value) {
         buy(&gateway, &url, n, concurrency)
     });
     let after = memory(&gateway);
+    let proven = wait_for(Duration::from_secs(60), || {
+        let open = gateway.operator().get("/v1/payments?state=accepted&state=in-flight&limit=1").json();
+        open.pointer("/items/0").is_none().then_some(())
+    });
+    let folder = fs::read_dir(gateway.dir()).unwrap().map(Result::unwrap);
+    let ledger = folder.filter(|file| file.file_name().to_string_lossy().starts_with("countersign.db"));
+    let ledger_bytes: u64 = ledger.map(|file| file.metadata().unwrap().len()).sum();
+    let process = json!({
+        "cold_start_ms": cold_start,
+        "cold_start_used_ledger_ms": self::cold_start(&mut gateway),
+        "all_proven_within_a_minute": proven.is_some(),
+        "ledger_bytes": ledger_bytes,
+        "ledger_payments": LOCAL.iter().map(|(_, n)| n).sum::<u32>() + 20,
+        "rss_kib_at_start": fresh.get("VmRSS"),
+        "rss_kib_after_load": after.get("VmRSS"),
+        "rss_kib_highest": after.get("VmHWM"),
+    });
+    (Value::from(points.to_vec()), process)
+}
+
+/// From starting the process until it says that it is ready.
+fn cold_start(gateway: &mut Gateway) -> Value {
+    eprintln!("cold starts");
     let starts = (0..STARTS).map(|_| {
         gateway.kill();
         let start = Instant::now();
         gateway.restart();
         start.elapsed()
     });
-    let process = json!({
-        "cold_start_ms": median(starts.collect()),
-        "rss_kib_at_start": fresh["VmRSS"],
-        "rss_kib_after_load": after["VmRSS"],
-        "rss_kib_highest": after["VmHWM"],
-    });
-    (Value::from(points.to_vec()), process)
+    median(starts.collect())
 }
 
 /// Buys `n` times, `concurrency` at a time, each a purchase of its own; the shape is that of the official client's.

@@ -61,11 +61,7 @@ impl Network {
     /// A chain by its id; none for 0.
     #[must_use]
     pub const fn new(chain_id: u64) -> Option<Self> {
-        if chain_id == 0 {
-            None
-        } else {
-            Some(Self(chain_id))
-        }
+        if chain_id == 0 { None } else { Some(Self(chain_id)) }
     }
 
     /// The chain id.
@@ -212,9 +208,7 @@ impl AssetTable {
     /// No asset at all.
     #[must_use]
     pub const fn empty() -> Self {
-        Self {
-            assets: BTreeMap::new(),
-        }
+        Self { assets: BTreeMap::new() }
     }
 
     /// The dollar tokens that x402 sellers ask for, each priced at one unit of the reference
@@ -222,9 +216,7 @@ impl AssetTable {
     #[must_use]
     pub fn builtin() -> Self {
         let assets = BUILTIN.iter().filter_map(Row::asset);
-        Self {
-            assets: assets.map(|a| ((a.network, a.address), a)).collect(),
-        }
+        Self { assets: assets.map(|a| ((a.network, a.address), a)).collect() }
     }
 
     /// This table with `asset` instead of whatever had its id, or its network and address.
@@ -286,10 +278,7 @@ impl Row {
             address: self.address.parse().ok()?,
             symbol: self.symbol.to_owned(),
             decimals: 6,
-            eip712: Eip712 {
-                name: self.name.to_owned(),
-                version: self.version.to_owned(),
-            },
+            eip712: Eip712 { name: self.name.to_owned(), version: self.version.to_owned() },
             price: Micros::new(1_000_000).ok()?,
         })
     }
@@ -302,14 +291,7 @@ const fn row(
     symbol: &'static str,
     (name, version): (&'static str, &'static str),
 ) -> Row {
-    Row {
-        id,
-        chain_id,
-        address,
-        symbol,
-        name,
-        version,
-    }
+    Row { id, chain_id, address, symbol, name, version }
 }
 
 const USD_COIN: (&str, &str) = ("USD Coin", "2");
@@ -344,10 +326,7 @@ mod tests {
 
     #[test]
     fn networks_have_one_spelling() {
-        assert_eq!(
-            "eip155:8453".parse::<Network>().map(Network::chain_id),
-            Ok(8453)
-        );
+        assert_eq!("eip155:8453".parse::<Network>().map(Network::chain_id), Ok(8453));
         assert_eq!(Network(84532).to_string(), "eip155:84532");
         for bad in [
             "",
@@ -376,10 +355,7 @@ mod tests {
             let network = Network::from_v1_name(name).unwrap();
             assert_eq!((network.chain_id(), network.v1_name()), (id, Some(name)));
         }
-        assert_eq!(
-            Network::from_v1_name("base").map(Network::chain_id),
-            Some(8453)
-        );
+        assert_eq!(Network::from_v1_name("base").map(Network::chain_id), Some(8453));
         assert_eq!(Network::from_v1_name("eip155:8453"), None);
         assert_eq!(Network::from_v1_name("solana"), None);
     }
@@ -387,23 +363,14 @@ mod tests {
     #[test]
     fn every_builtin_row_is_admitted() {
         let table = AssetTable::builtin();
-        assert_eq!(
-            table.iter().count(),
-            BUILTIN.len(),
-            "no row is misspelled or doubled"
-        );
+        assert_eq!(table.iter().count(), BUILTIN.len(), "no row is misspelled or doubled");
         for (row, others) in BUILTIN.iter().zip(1..) {
             let asset = row.asset().unwrap();
             assert_eq!(asset.address.to_string(), row.address, "checksummed");
             let later = BUILTIN.iter().skip(others);
             assert!(later.into_iter().all(|r| r.id != row.id), "{}", row.id);
             let found = table.get(asset.network, asset.address).unwrap();
-            assert_eq!(
-                found.value(Atomic::new(1000)),
-                Micros::new(1000),
-                "{}",
-                row.id
-            );
+            assert_eq!(found.value(Atomic::new(1000)), Micros::new(1000), "{}", row.id);
             assert!(AssetTable::empty().with_override(asset).is_ok());
         }
     }
@@ -413,65 +380,24 @@ mod tests {
         let table = AssetTable::builtin();
         let count = table.iter().count();
         let base = Network(84532);
-        let usdc: Address = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
-            .parse()
-            .unwrap();
-        let moved = Asset {
-            address: Address::new([7; 20]),
-            ..table.get(base, usdc).unwrap().clone()
-        };
+        let usdc: Address = "0x036CbD53842c5426634e7929541eC2318f3dCF7e".parse().unwrap();
+        let moved = Asset { address: Address::new([7; 20]), ..table.get(base, usdc).unwrap().clone() };
         let table = table.with_override(moved).unwrap();
-        assert_eq!(
-            table.get(base, usdc),
-            None,
-            "the same id lives elsewhere now"
-        );
+        assert_eq!(table.get(base, usdc), None, "the same id lives elsewhere now");
         assert_eq!(table.iter().count(), count);
-        let named = Asset {
-            id: "mine".into(),
-            ..table.get(base, Address::new([7; 20])).unwrap().clone()
-        };
+        let named = Asset { id: "mine".into(), ..table.get(base, Address::new([7; 20])).unwrap().clone() };
         let table = table.with_override(named.clone()).unwrap();
         assert_eq!(table.iter().count(), count);
         assert!(table.knows(base) && !table.knows(Network(99)));
 
         for (broken, what) in [
-            (
-                Asset {
-                    price: Micros::ZERO,
-                    ..named.clone()
-                },
-                "price",
-            ),
-            (
-                Asset {
-                    decimals: 25,
-                    ..named.clone()
-                },
-                "decimals",
-            ),
-            (
-                Asset {
-                    address: Address::new([0; 20]),
-                    ..named.clone()
-                },
-                "address",
-            ),
-            (
-                Asset {
-                    eip712: Eip712 {
-                        name: String::new(),
-                        version: "1".into(),
-                    },
-                    ..named.clone()
-                },
-                "eip712",
-            ),
+            (Asset { price: Micros::ZERO, ..named.clone() }, "price"),
+            (Asset { decimals: 25, ..named.clone() }, "decimals"),
+            (Asset { address: Address::new([0; 20]), ..named.clone() }, "address"),
+            (Asset { eip712: Eip712 { name: String::new(), version: "1".into() }, ..named.clone() }, "eip712"),
         ] {
             let error = table.clone().with_override(broken).unwrap_err();
-            assert!(
-                error.to_string().starts_with("asset.mine: ") && error.to_string().contains(what)
-            );
+            assert!(error.to_string().starts_with("asset.mine: ") && error.to_string().contains(what));
         }
         let stored = serde_json::to_string(&named).unwrap();
         assert_eq!(serde_json::from_str::<Asset>(&stored).unwrap(), named);

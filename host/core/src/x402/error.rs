@@ -79,10 +79,7 @@ impl RailError {
     }
 
     pub(crate) fn malformed(path: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            path: path.into(),
-            problem: problem.into(),
-        }
+        Self::Malformed { path: path.into(), problem: problem.into() }
     }
 }
 
@@ -90,9 +87,9 @@ impl fmt::Display for RailError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotThisRail(why) => write!(f, "the seller's 402 holds no x402 offer: {why}"),
-            Self::Version => f.write_str(
-                "x402Version: expected the number 2, or 1; the seller speaks a newer or broken x402",
-            ),
+            Self::Version => {
+                f.write_str("x402Version: expected the number 2, or 1; the seller speaks a newer or broken x402")
+            }
             Self::TermsInBody => f.write_str(
                 "the seller put x402 version 2 terms into the body only; they belong into the \
                  PAYMENT-REQUIRED header, as the seller should be told",
@@ -108,9 +105,9 @@ impl fmt::Display for RailError {
                 }
                 Ok(())
             }
-            Self::AssetChanged => f.write_str(
-                "the asset table changed since the offer was read; ask the seller for terms again",
-            ),
+            Self::AssetChanged => {
+                f.write_str("the asset table changed since the offer was read; ask the seller for terms again")
+            }
             Self::ValidityTooShort { seconds, least } => write!(
                 f,
                 "the payment could be redeemed for {seconds} s only and {least} s are needed; see \

@@ -8,9 +8,7 @@ pub(super) fn all<'h, 'n>(
     headers: &'h [(String, Vec<u8>)],
     names: &'n [&'static str],
 ) -> impl Iterator<Item = &'h [u8]> + use<'h, 'n> {
-    let named = headers
-        .iter()
-        .filter(move |(n, _)| names.iter().any(|name| n.eq_ignore_ascii_case(name)));
+    let named = headers.iter().filter(move |(n, _)| names.iter().any(|name| n.eq_ignore_ascii_case(name)));
     named.map(|(_, value)| value.as_slice())
 }
 
@@ -36,11 +34,7 @@ pub(super) fn decode(value: &[u8], limit: usize) -> Result<Vec<u8>, &'static str
     if value.contains(&b',') {
         return Err("the header came more than once, joined by a comma");
     }
-    let engine = if value.contains(&b'=') {
-        &STANDARD
-    } else {
-        &STANDARD_NO_PAD
-    };
+    let engine = if value.contains(&b'=') { &STANDARD } else { &STANDARD_NO_PAD };
     engine.decode(value).map_err(|_| "expected standard base64")
 }
 

@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub use assets::{Asset, AssetError, AssetTable, Eip712, Network, NetworkError};
 pub use error::{RailError, Skipped};
 pub use offer::{
-    Challenge, MAX_BODY_TERMS, MAX_CANDIDATES, MAX_HEADER_TERMS, MAX_OFFERS, Offer, Offers, Priced,
-    Version, candidates, needs_body,
+    Challenge, MAX_BODY_TERMS, MAX_CANDIDATES, MAX_HEADER_TERMS, MAX_OFFERS, Offer, Offers, Priced, Version,
+    candidates, needs_body,
 };
 pub use payment::{Authorization, MAX_PAYMENT_HEADER, MIN_VALIDITY_SECONDS, PaymentHeader};
 pub use receipt::Receipt;
@@ -70,20 +70,11 @@ impl Rail for X402 {
         Authorization::build(offer, &self.assets, who, now, max_validity_seconds)
     }
 
-    fn present(
-        &self,
-        authorization: &Authorization,
-        signature: &Signature65,
-    ) -> Result<PaymentHeader, RailError> {
+    fn present(&self, authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError> {
         payment::present(authorization, signature)
     }
 
-    fn receipt(
-        &self,
-        authorization: &Authorization,
-        status: u16,
-        headers: &[(String, Vec<u8>)],
-    ) -> Receipt {
+    fn receipt(&self, authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt {
         receipt::read(authorization, status, headers)
     }
 }

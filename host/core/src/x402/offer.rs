@@ -197,11 +197,7 @@ pub fn candidates(offers: Vec<Offer>) -> Vec<Priced> {
 }
 
 /// Reads the terms of a 402.
-pub(super) fn read(
-    challenge: &Challenge<'_>,
-    assets: &AssetTable,
-    payer: Address,
-) -> Result<Offers, RailError> {
+pub(super) fn read(challenge: &Challenge<'_>, assets: &AssetTable, payer: Address) -> Result<Offers, RailError> {
     let Some(value) = header::only(challenge.headers, &[REQUIRED])
         .map_err(|problem| RailError::malformed("PAYMENT-REQUIRED", problem))?
     else {
@@ -220,11 +216,7 @@ pub(super) fn read(
     }
 }
 
-fn read_body(
-    body: Option<&[u8]>,
-    assets: &AssetTable,
-    payer: Address,
-) -> Result<Offers, RailError> {
+fn read_body(body: Option<&[u8]>, assets: &AssetTable, payer: Address) -> Result<Offers, RailError> {
     let nothing = |why| Err(RailError::NotThisRail(why));
     let Some(body) = body else {
         return nothing("no PAYMENT-REQUIRED header, and no body");
@@ -263,35 +255,21 @@ struct Words {
     resource_url: Option<String>,
 }
 
-fn read_terms(
-    json: &Json<'_>,
-    version: Version,
-    assets: &AssetTable,
-    payer: Address,
-) -> Result<Offers, RailError> {
-    let terms = Node {
-        json,
-        path: String::new(),
-    };
+fn read_terms(json: &Json<'_>, version: Version, assets: &AssetTable, payer: Address) -> Result<Offers, RailError> {
+    let terms = Node { json, path: String::new() };
     let error = terms.text("error", usize::MAX)?;
     let shared = match version {
         Version::V1 => Shared::default(),
         Version::V2 => read_shared(&terms)?,
     };
-    let accepts = terms
-        .member("accepts")
-        .ok_or_else(|| RailError::malformed("accepts", "missing; expected a list of offers"))?;
+    let accepts =
+        terms.member("accepts").ok_or_else(|| RailError::malformed("accepts", "missing; expected a list of offers"))?;
     let items = accepts.items()?;
     if items.is_empty() || items.len() > MAX_OFFERS {
         let problem = format!("expected 1 to {MAX_OFFERS} offers, found {}", items.len());
         return Err(accepts.bad(problem));
     }
-    let reader = Reader {
-        version,
-        shared: &shared,
-        assets,
-        payer,
-    };
+    let reader = Reader { version, shared: &shared, assets, payer };
     let mut offers = Vec::new();
     let mut skipped = Vec::new();
     for (index, item) in items.iter().enumerate() {
@@ -304,11 +282,7 @@ fn read_terms(
         return Err(RailError::NothingPayable(skipped));
     }
     let error = error.map(|e| text::clean(e, text::MAX_WORDS));
-    Ok(Offers {
-        offers,
-        skipped,
-        error,
-    })
+    Ok(Offers { offers, skipped, error })
 }
 
 fn read_shared(terms: &Node<'_, '_>) -> Result<Shared, RailError> {
@@ -348,10 +322,7 @@ fn needs_identifier(extensions: &Node<'_, '_>) -> Result<bool, RailError> {
         None => Err(required.bad("expected true or false")),
         Some(true) if info.json.has("id") => {
             let path = format!("{}.id", info.path);
-            Err(RailError::malformed(
-                path,
-                "expected to be left to the payer",
-            ))
+            Err(RailError::malformed(path, "expected to be left to the payer"))
         }
         Some(required) => Ok(required),
     }
@@ -363,17 +334,13 @@ pub(super) const IDENTIFIER: &str = "payment-identifier";
 fn read_words(node: &Node<'_, '_>, url: &str) -> Result<Words, RailError> {
     let words = |key| -> Result<Option<String>, RailError> {
         let found = node.text(key, usize::MAX)?;
-        Ok(found
-            .map(|t| text::plain(t, text::MAX_WORDS))
-            .filter(|t| !t.is_empty()))
+        Ok(found.map(|t| text::plain(t, text::MAX_WORDS)).filter(|t| !t.is_empty()))
     };
     Ok(Words {
         description: words("description")?,
         mime_type: words("mimeType")?,
         category: None,
-        resource_url: node
-            .text(url, MAX_RESOURCE_URL)?
-            .map(|t| text::plain(t, MAX_RESOURCE_URL)),
+        resource_url: node.text(url, MAX_RESOURCE_URL)?.map(|t| text::plain(t, MAX_RESOURCE_URL)),
     })
 }
 
@@ -386,56 +353,29 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     /// An offer to pay, or the reason to leave it aside; malformed ones end the reading.
-    fn offer(
-        &self,
-        index: usize,
-        node: &Node<'_, '_>,
-    ) -> Result<Result<Offer, Skipped>, RailError> {
-        let skip = |code, message: String| {
-            Ok(Err(Skipped {
-                index,
-                code,
-                message,
-            }))
-        };
+    fn offer(&self, index: usize, node: &Node<'_, '_>) -> Result<Result<Offer, Skipped>, RailError> {
+        let skip = |code, message: String| Ok(Err(Skipped { index, code, message }));
         if !node.json.is_object() {
             return Err(node.bad("expected an object"));
         }
         let scheme = node.required_text("scheme", MAX_IDENTIFIER)?;
         if scheme != "exact" {
-            let message = format!(
-                "has scheme {}, and only `exact` is known",
-                text::token(scheme)
-            );
+            let message = format!("has scheme {}, and only `exact` is known", text::token(scheme));
             return skip("unknown-scheme", message);
         }
         let network_name = node.required_text("network", MAX_IDENTIFIER)?;
         let Some(network) = self.network(node, network_name)? else {
-            let message = format!(
-                "is on network {}, which is not known",
-                text::token(network_name)
-            );
+            let message = format!("is on network {}, which is not known", text::token(network_name));
             return skip("unknown-network", message);
         };
         let extra = node.object("extra")?;
         for (key, known, code) in [
-            (
-                "assetTransferMethod",
-                "eip3009",
-                "unsupported-transfer-method",
-            ),
+            ("assetTransferMethod", "eip3009", "unsupported-transfer-method"),
             ("paymentFlow", "authorization", "unsupported-payment-flow"),
         ] {
-            let found = extra
-                .as_ref()
-                .map(|e| e.text(key, MAX_IDENTIFIER))
-                .transpose()?
-                .flatten();
+            let found = extra.as_ref().map(|e| e.text(key, MAX_IDENTIFIER)).transpose()?.flatten();
             if let Some(other) = found.filter(|f| *f != known) {
-                let message = format!(
-                    "wants {key} {}, and only `{known}` is known",
-                    text::token(other)
-                );
+                let message = format!("wants {key} {}, and only `{known}` is known", text::token(other));
                 return skip(code, message);
             }
         }
@@ -444,12 +384,7 @@ impl Reader<'_> {
         let address = node.address("asset")?;
         let pay_to = node.address("payTo")?;
         let max_timeout_seconds = node.timeout()?;
-        let domain = |key| {
-            extra
-                .as_ref()
-                .map(|e| e.text(key, MAX_IDENTIFIER))
-                .transpose()
-        };
+        let domain = |key| extra.as_ref().map(|e| e.text(key, MAX_IDENTIFIER)).transpose();
         let (name, version) = (domain("name")?.flatten(), domain("version")?.flatten());
         let words = match self.version {
             Version::V1 => read_words(node, "resource")?,
@@ -458,10 +393,7 @@ impl Reader<'_> {
 
         let Some(asset) = self.assets.get(network, address) else {
             let (code, what) = if self.assets.knows(network) {
-                (
-                    "unknown-asset",
-                    format!("wants asset {address} on {network}"),
-                )
+                ("unknown-asset", format!("wants asset {address} on {network}"))
             } else {
                 ("unknown-network", format!("is on network {network}"))
             };
@@ -469,10 +401,7 @@ impl Reader<'_> {
         };
         let agrees = |theirs: Option<&str>, ours: &str| theirs.is_none_or(|t| t == ours);
         if !agrees(name, &asset.eip712.name) || !agrees(version, &asset.eip712.version) {
-            let message = format!(
-                "gives {} another EIP-712 name or version than its contract has",
-                asset.id
-            );
+            let message = format!("gives {} another EIP-712 name or version than its contract has", asset.id);
             return skip("eip712-mismatch", message);
         }
         self.check_payee(node, pay_to, address)?;
@@ -506,11 +435,10 @@ impl Reader<'_> {
         match self.version {
             Version::V1 => Ok(Network::from_v1_name(name)),
             Version::V2 => match name.split_once(':') {
-                Some((namespace, _)) if namespace.eq_ignore_ascii_case(Network::NAMESPACE) => {
-                    name.parse().map(Some).map_err(|e: super::NetworkError| {
-                        RailError::malformed(node.at("network"), e.to_string())
-                    })
-                }
+                Some((namespace, _)) if namespace.eq_ignore_ascii_case(Network::NAMESPACE) => name
+                    .parse()
+                    .map(Some)
+                    .map_err(|e: super::NetworkError| RailError::malformed(node.at("network"), e.to_string())),
                 _ => Ok(None),
             },
         }
@@ -535,12 +463,7 @@ impl Reader<'_> {
         })
     }
 
-    fn check_payee(
-        &self,
-        node: &Node<'_, '_>,
-        pay_to: Address,
-        asset: Address,
-    ) -> Result<(), RailError> {
+    fn check_payee(&self, node: &Node<'_, '_>, pay_to: Address, asset: Address) -> Result<(), RailError> {
         let why = if pay_to.is_zero() {
             "the zero address is nobody's"
         } else if pay_to == asset {
@@ -565,11 +488,7 @@ struct Node<'j, 'a> {
 
 impl<'j, 'a> Node<'j, 'a> {
     fn at(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn bad(&self, problem: impl Into<String>) -> RailError {
@@ -579,10 +498,7 @@ impl<'j, 'a> Node<'j, 'a> {
     /// A member that is there and not null.
     fn member(&self, key: &str) -> Option<Node<'j, 'a>> {
         let json = self.json.get(key)?;
-        Some(Node {
-            json,
-            path: self.at(key),
-        })
+        Some(Node { json, path: self.at(key) })
     }
 
     fn object(&self, key: &str) -> Result<Option<Node<'j, 'a>>, RailError> {
@@ -593,14 +509,9 @@ impl<'j, 'a> Node<'j, 'a> {
     }
 
     fn items(&self) -> Result<Vec<Node<'j, 'a>>, RailError> {
-        let items = self
-            .json
-            .as_array()
-            .ok_or_else(|| self.bad("expected a list"))?;
-        let nodes = items.iter().enumerate().map(|(index, json)| Node {
-            json,
-            path: format!("{}[{index}]", self.path),
-        });
+        let items = self.json.as_array().ok_or_else(|| self.bad("expected a list"))?;
+        let nodes =
+            items.iter().enumerate().map(|(index, json)| Node { json, path: format!("{}[{index}]", self.path) });
         Ok(nodes.collect())
     }
 
@@ -610,22 +521,18 @@ impl<'j, 'a> Node<'j, 'a> {
         };
         match node.json.as_str() {
             None => Err(node.bad("expected a string")),
-            Some(text) if text.len() > max => {
-                Err(node.bad(format!("expected at most {max} bytes")))
-            }
+            Some(text) if text.len() > max => Err(node.bad(format!("expected at most {max} bytes"))),
             Some(text) => Ok(Some(text)),
         }
     }
 
     fn required_text(&self, key: &str, max: usize) -> Result<&'j str, RailError> {
-        self.text(key, max)?
-            .ok_or_else(|| RailError::malformed(self.at(key), "missing; expected a string"))
+        self.text(key, max)?.ok_or_else(|| RailError::malformed(self.at(key), "missing; expected a string"))
     }
 
     fn address(&self, key: &str) -> Result<Address, RailError> {
         let text = self.required_text(key, MAX_IDENTIFIER)?;
-        text.parse()
-            .map_err(|e: crate::evm::EvmError| RailError::malformed(self.at(key), e.to_string()))
+        text.parse().map_err(|e: crate::evm::EvmError| RailError::malformed(self.at(key), e.to_string()))
     }
 
     fn timeout(&self) -> Result<u32, RailError> {

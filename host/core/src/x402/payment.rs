@@ -49,17 +49,12 @@ impl Authorization {
         max_validity_seconds: u32,
     ) -> Result<Self, RailError> {
         let asset = assets.get(offer.network, offer.asset.address);
-        if asset
-            .is_none_or(|a| a.eip712 != offer.asset.eip712 || a.decimals != offer.asset.decimals)
-        {
+        if asset.is_none_or(|a| a.eip712 != offer.asset.eip712 || a.decimals != offer.asset.decimals) {
             return Err(RailError::AssetChanged);
         }
         if offer.pay_to == from {
             let path = format!("accepts[{}].payTo", offer.index);
-            return Err(RailError::PayeeForbidden {
-                path,
-                why: PAYEE_IS_PAYER,
-            });
+            return Err(RailError::PayeeForbidden { path, why: PAYEE_IS_PAYER });
         }
         let validity = offer.valid_for_seconds(max_validity_seconds)?;
         let valid_after = match offer.version {
@@ -123,10 +118,7 @@ impl fmt::Debug for PaymentHeader {
     }
 }
 
-pub(super) fn present(
-    authorization: &Authorization,
-    signature: &Signature65,
-) -> Result<PaymentHeader, RailError> {
+pub(super) fn present(authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError> {
     let offer = &authorization.offer;
     let payload = payload(authorization, signature);
     let value = match offer.version {
@@ -151,10 +143,7 @@ pub(super) fn present(
 fn present_v2(authorization: &Authorization, payload: &str) -> Result<String, RailError> {
     let offer = &authorization.offer;
     let compose = |extensions: Option<&str>| {
-        let part = |key: &str, raw: Option<&str>| {
-            raw.map(|raw| format!(r#""{key}":{raw},"#))
-                .unwrap_or_default()
-        };
+        let part = |key: &str, raw: Option<&str>| raw.map(|raw| format!(r#""{key}":{raw},"#)).unwrap_or_default();
         header::encode(&format!(
             r#"{{"x402Version":2,{}"accepted":{},{}"payload":{payload}}}"#,
             part("resource", offer.resource.as_deref()),
@@ -174,11 +163,7 @@ fn present_v2(authorization: &Authorization, payload: &str) -> Result<String, Ra
     }
     let value = compose(Some(extensions));
     // The echo of extensions is a courtesy; a payment that servers refuse for its size is none.
-    Ok(if value.len() > MAX_PAYMENT_HEADER {
-        compose(None)
-    } else {
-        value
-    })
+    Ok(if value.len() > MAX_PAYMENT_HEADER { compose(None) } else { value })
 }
 
 /// The extensions as they were received, with our payment's id put into the one object that asks

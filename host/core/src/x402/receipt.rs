@@ -44,11 +44,7 @@ pub enum Receipt {
 
 struct Problem(&'static str, &'static str);
 
-pub(super) fn read(
-    authorization: &Authorization,
-    status: u16,
-    headers: &[(String, Vec<u8>)],
-) -> Receipt {
+pub(super) fn read(authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt {
     // Rust sellers answer version 1 payments under version 2's name.
     let names: &[_] = match authorization.offer.version {
         Version::V1 => &["x-payment-response", "payment-response"],
@@ -56,10 +52,7 @@ pub(super) fn read(
     };
     match try_read(authorization, status, headers, names) {
         Ok(receipt) => receipt,
-        Err(Problem(code, message)) => Receipt::Invalid {
-            code: code.to_owned(),
-            message: message.to_owned(),
-        },
+        Err(Problem(code, message)) => Receipt::Invalid { code: code.to_owned(), message: message.to_owned() },
     }
 }
 
@@ -74,70 +67,42 @@ fn try_read(
         return Ok(Receipt::Absent);
     };
     let bytes = header::decode(value, MAX_RECEIPT).map_err(malformed)?;
-    let json = Json::parse(&bytes, MAX_RECEIPT)
-        .map_err(|_| malformed("expected one JSON object, each key once"))?;
+    let json = Json::parse(&bytes, MAX_RECEIPT).map_err(|_| malformed("expected one JSON object, each key once"))?;
     let transaction = transaction(&json)?;
     match json.get("success").and_then(Json::as_bool) {
         None => Err(malformed("success: expected true or false")),
         Some(false) => {
             let reason = optional_text(&json, "errorReason")?.unwrap_or("unstated");
             let error_reason = text::clean(reason, text::MAX_WORDS);
-            Ok(Receipt::Failed {
-                error_reason,
-                transaction,
-            })
+            Ok(Receipt::Failed { error_reason, transaction })
         }
         // 402 says "not paid"; a receipt beside it that says "paid" is not one to rely on.
-        Some(true) if status == 402 => Err(Problem(
-            "receipt-contradicts-status",
-            "it claims success on a 402",
-        )),
+        Some(true) if status == 402 => Err(Problem("receipt-contradicts-status", "it claims success on a 402")),
         Some(true) => {
-            let transaction = transaction.ok_or(Problem(
-                "receipt-transaction",
-                "transaction: expected `0x` and 64 hex digits, not all zero",
-            ))?;
+            let transaction = transaction
+                .ok_or(Problem("receipt-transaction", "transaction: expected `0x` and 64 hex digits, not all zero"))?;
             let (payer, amount) = check_same(authorization, &json)?;
-            Ok(Receipt::Valid {
-                transaction,
-                payer,
-                amount,
-            })
+            Ok(Receipt::Valid { transaction, payer, amount })
         }
     }
 }
 
 /// Network, payer and amount must be those of the payment.
-fn check_same(
-    authorization: &Authorization,
-    json: &Json<'_>,
-) -> Result<(Option<Address>, Option<Atomic>), Problem> {
+fn check_same(authorization: &Authorization, json: &Json<'_>) -> Result<(Option<Address>, Option<Atomic>), Problem> {
     let offer = &authorization.offer;
     if optional_text(json, "network")? != Some(offer.network_name.as_str()) {
-        return Err(Problem(
-            "receipt-network",
-            "network: expected the one that was paid on",
-        ));
+        return Err(Problem("receipt-network", "network: expected the one that was paid on"));
     }
     let payer = optional_text(json, "payer")?;
     let ours = authorization.from.to_string();
     if payer.is_some_and(|p| !p.eq_ignore_ascii_case(&ours)) {
-        return Err(Problem(
-            "receipt-payer",
-            "payer: expected the paying wallet",
-        ));
+        return Err(Problem("receipt-payer", "payer: expected the paying wallet"));
     }
     let amount = optional_text(json, "amount")?;
     if amount.is_some_and(|a| a != offer.amount.to_string()) {
-        return Err(Problem(
-            "receipt-amount",
-            "amount: expected the amount that was authorized",
-        ));
+        return Err(Problem("receipt-amount", "amount: expected the amount that was authorized"));
     }
-    Ok((
-        payer.map(|_| authorization.from),
-        amount.map(|_| offer.amount),
-    ))
+    Ok((payer.map(|_| authorization.from), amount.map(|_| offer.amount)))
 }
 
 fn transaction(json: &Json<'_>) -> Result<Option<String>, Problem> {
@@ -150,10 +115,7 @@ fn optional_text<'j>(json: &'j Json<'_>, key: &'static str) -> Result<Option<&'j
         None => Ok(None),
         Some(member) => {
             let text = member.as_str();
-            text.map(Some).ok_or(Problem(
-                "receipt-malformed",
-                "expected strings and one boolean",
-            ))
+            text.map(Some).ok_or(Problem("receipt-malformed", "expected strings and one boolean"))
         }
     }
 }

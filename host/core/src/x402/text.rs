@@ -21,11 +21,7 @@ pub fn clean(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut left = max;
     for c in text.chars() {
-        let shown = if hidden(c) {
-            c.escape_unicode().to_string()
-        } else {
-            c.to_string()
-        };
+        let shown = if hidden(c) { c.escape_unicode().to_string() } else { c.to_string() };
         let Some(rest) = left.checked_sub(shown.chars().count()) else {
             out.push('…');
             break;
@@ -67,16 +63,8 @@ mod tests {
         check("cheap quote, 5 €", "cheap quote, 5 €", "cheap quote, 5 €");
         check("a\r\nb\0", r"a\u{d}\u{a}b\u{0}", "ab");
         check("\u{1b}[31mred", r"\u{1b}[31mred", "[31mred");
-        check(
-            "pay\u{202e}001\u{2066}",
-            r"pay\u{202e}001\u{2066}",
-            "pay001",
-        );
-        check(
-            "a\u{200b}b\u{feff}c\u{e0041}",
-            r"a\u{200b}b\u{feff}c\u{e0041}",
-            "abc",
-        );
+        check("pay\u{202e}001\u{2066}", r"pay\u{202e}001\u{2066}", "pay001");
+        check("a\u{200b}b\u{feff}c\u{e0041}", r"a\u{200b}b\u{feff}c\u{e0041}", "abc");
     }
 
     #[test]

@@ -203,7 +203,8 @@ impl Chains {
         let Ok(at) = self.clock.now() else { return false };
         let evidence = Some(Evidence { transaction: Some(transaction), block: Some(block) });
         let why = "proven on the chain".to_owned();
-        let transition = Transition { payment: payment.id, from: payment.state, event: Event::Redeemed, why, evidence, at };
+        let transition =
+            Transition { payment: payment.id, from: payment.state, event: Event::Redeemed, why, evidence, at };
         match gateway.ledger.transition(transition).await {
             Ok(_) => {
                 tracing::info!(payment = %payment.id, block, "settled");
@@ -252,7 +253,11 @@ pub async fn prove(rpc: &Rpc, authorization: &Authorization, transaction: Option
 }
 
 /// Whether the transaction succeeded and carries both logs of exactly this authorization.
-async fn receipt_proves(rpc: &Rpc, authorization: &Authorization, transaction: &str) -> Result<Option<Proof>, RpcError> {
+async fn receipt_proves(
+    rpc: &Rpc,
+    authorization: &Authorization,
+    transaction: &str,
+) -> Result<Option<Proof>, RpcError> {
     let receipt = rpc.call("eth_getTransactionReceipt", json!([transaction])).await?;
     if receipt.is_null() || receipt.get("status").and_then(Value::as_str) != Some("0x1") {
         return Ok(None);
@@ -270,7 +275,8 @@ async fn receipt_proves(rpc: &Rpc, authorization: &Authorization, transaction: &
         all.filter_map(|t| t.as_str().map(str::to_ascii_lowercase)).collect()
     };
     let used = [topic("AuthorizationUsed(address,bytes32)"), word_of(authorization.from), hex32(&authorization.nonce)];
-    let moved = [topic("Transfer(address,address,uint256)"), word_of(authorization.from), word_of(authorization.offer.pay_to)];
+    let moved =
+        [topic("Transfer(address,address,uint256)"), word_of(authorization.from), word_of(authorization.offer.pay_to)];
     let amount = hex32(&authorization.offer.amount.to_be_bytes32());
     let has_used = logs.iter().any(|log| topics(log) == used);
     let has_moved = logs.iter().any(|log| {
@@ -286,7 +292,8 @@ async fn receipt_proves(rpc: &Rpc, authorization: &Authorization, transaction: &
 
 async fn authorization_state(rpc: &Rpc, authorization: &Authorization) -> Result<bool, RpcError> {
     let arguments = format!("{}{}", strip(&word_of(authorization.from)), hex::encode(authorization.nonce));
-    let answer = eth_call(rpc, authorization.offer.asset.address, "authorizationState(address,bytes32)", &arguments).await?;
+    let answer =
+        eth_call(rpc, authorization.offer.asset.address, "authorizationState(address,bytes32)", &arguments).await?;
     Ok(answer.last() == Some(&1))
 }
 

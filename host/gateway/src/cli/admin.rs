@@ -104,7 +104,8 @@ pub(super) struct Scope {
 
 impl Scope {
     fn pair(&self) -> Option<(&'static str, &str)> {
-        let named = [("agent", &self.agent), ("mandate", &self.mandate), ("wallet", &self.wallet), ("vendor", &self.vendor)];
+        let named =
+            [("agent", &self.agent), ("mandate", &self.mandate), ("wallet", &self.wallet), ("vendor", &self.vendor)];
         named.into_iter().find_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 }
@@ -135,7 +136,12 @@ impl Client {
     }
 
     /// Calls the API; none if no gateway is running there.
-    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Result<Value, NotRunning>, Failure> {
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Result<Value, NotRunning>, Failure> {
         let address = (self.base.hostname(), self.base.port());
         let stream = match TcpStream::connect(address).await {
             Ok(stream) => stream,
@@ -161,7 +167,11 @@ impl Client {
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", self.token))?);
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| Failure::new(e.to_string()))?.to_bytes();
+        let bytes = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| Failure::new(e.to_string()))?
+            .to_bytes();
         let answer: Value = serde_json::from_slice(&bytes)?;
         if status.is_success() {
             return Ok(Ok(answer));
@@ -173,7 +183,9 @@ impl Client {
     /// Calls the API of a gateway that must be running.
     pub(super) async fn must(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
         let answered = self.call(method, path, body).await?;
-        answered.map_err(|NotRunning(why)| Failure::new(why).hint("start it with `countersign serve`, or name it with --admin"))
+        answered.map_err(|NotRunning(why)| {
+            Failure::new(why).hint("start it with `countersign serve`, or name it with --admin")
+        })
     }
 }
 
@@ -181,7 +193,17 @@ pub(super) async fn sessions(command: Sessions, environment: &Environment) -> Ou
     match command {
         Sessions::List(remote) => {
             let answer = Client::new(&remote, environment)?.must(Method::GET, "/v1/sessions", None).await?;
-            print(remote.listing.json, &answer, &[column("ID", "/id"), column("AGENT", "/agent"), column("LIMIT", "/limit"), column("EXPIRES", "/expires_at"), column("CLOSED", "/closed_at")]);
+            print(
+                remote.listing.json,
+                &answer,
+                &[
+                    column("ID", "/id"),
+                    column("AGENT", "/agent"),
+                    column("LIMIT", "/limit"),
+                    column("EXPIRES", "/expires_at"),
+                    column("CLOSED", "/closed_at"),
+                ],
+            );
         }
         Sessions::Open { remote, agent, limit, max_payments, expires_in, user, client, project, task } => {
             let body = json!({"agent": agent, "limit": limit, "max_payments": max_payments, "expires_in": expires_in,
@@ -190,7 +212,9 @@ pub(super) async fn sessions(command: Sessions, environment: &Environment) -> Ou
             say(format_args!("{answer:#}"));
         }
         Sessions::Close { remote, id } => {
-            let answer = Client::new(&remote, environment)?.must(Method::DELETE, &format!("/v1/sessions/{}", encode(&id)), None).await?;
+            let answer = Client::new(&remote, environment)?
+                .must(Method::DELETE, &format!("/v1/sessions/{}", encode(&id)), None)
+                .await?;
             say(format_args!("{answer:#}"));
         }
     }

@@ -20,7 +20,8 @@ pub(super) fn print(as_json: bool, list: &Value, columns: &[Column]) {
         return say(format_args!("{list:#}"));
     }
     let items = list.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let rows: Vec<Vec<String>> = items.iter().map(|i| columns.iter().map(|c| cell(i.pointer(c.pointer))).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|i| columns.iter().map(|c| cell(i.pointer(c.pointer))).collect()).collect();
     let heads: Vec<String> = columns.iter().map(|c| c.head.to_owned()).collect();
     let width = |column: usize| {
         let cells = std::iter::once(&heads).chain(&rows).filter_map(|row| row.get(column));
@@ -28,7 +29,8 @@ pub(super) fn print(as_json: bool, list: &Value, columns: &[Column]) {
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     for row in std::iter::once(&heads).chain(&rows) {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}", width = *width)).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}", width = *width)).collect();
         say(cells.join("  ").trim_end());
     }
     if items.is_empty() {

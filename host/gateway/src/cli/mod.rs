@@ -188,7 +188,8 @@ fn inspect(common: &Common) -> Result<Config, ConfigError> {
 /// The operator's token.
 fn operator_token(environment: &Environment) -> Result<String, Failure> {
     environment.get("COUNTERSIGN_OPERATOR_TOKEN").map(str::to_owned).ok_or_else(|| {
-        Failure::new("this needs an operator's token").hint("set COUNTERSIGN_OPERATOR_TOKEN to the token that `countersign init` printed")
+        Failure::new("this needs an operator's token")
+            .hint("set COUNTERSIGN_OPERATOR_TOKEN to the token that `countersign init` printed")
     })
 }
 

@@ -59,10 +59,17 @@ async fn list(remote: &Remote, environment: &Environment) -> Outcome {
         say(format_args!("{answer:#}"));
         return Ok(());
     }
-    let text = |pointer: &str| answer.pointer(pointer).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default();
+    let text = |pointer: &str| {
+        answer.pointer(pointer).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
+    };
     say(format_args!("generation {} since {}", text("/generation"), text("/activated_at")));
     if answer.get("last_error").is_some_and(|e| !e.is_null()) {
-        say(format_args!("last error: {} {}: {}", text("/last_error/stage"), text("/last_error/policy"), text("/last_error/message")));
+        say(format_args!(
+            "last error: {} {}: {}",
+            text("/last_error/stage"),
+            text("/last_error/policy"),
+            text("/last_error/message")
+        ));
     }
     let columns = [
         column("NAME", "/name"),
@@ -91,7 +98,8 @@ fn check(module: &str, settings: Option<PathBuf>, as_json: bool) -> Outcome {
     };
     let text = std::fs::read_to_string(&path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     let settings: Value = serde_json::from_str(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    let spec = PolicySpec { settings: countersign_core::json::canonical(&settings), ..PolicySpec::new("candidate", bytes) };
+    let spec =
+        PolicySpec { settings: countersign_core::json::canonical(&settings), ..PolicySpec::new("candidate", bytes) };
     let inspected = engine.check(&spec)?;
     show(&inspected, as_json);
     if !as_json {
@@ -103,7 +111,8 @@ fn check(module: &str, settings: Option<PathBuf>, as_json: bool) -> Outcome {
 fn read(module: &str) -> Result<Arc<[u8]>, Failure> {
     if let Some(name) = module.strip_prefix("builtin:") {
         let bytes = builtin::module(name).ok_or_else(|| {
-            Failure::new(format!("there is no builtin `{name}`")).hint(format!("there are {}", builtin::names().join(", ")))
+            Failure::new(format!("there is no builtin `{name}`"))
+                .hint(format!("there are {}", builtin::names().join(", ")))
         })?;
         return Ok(bytes.into());
     }

@@ -164,6 +164,10 @@ async fn exhaust(stage: &Stage, tale: &mut Tale, agent: &Agent, fits: usize) -> 
     for _ in 0..=fits {
         let answer = agent.fetch(&url, None).await?;
         if answer.is_bought() {
+            tale.fail_if(
+                answer.replayed,
+                "a call without a purchase_id is a purchase of its own, not the last one again",
+            );
             bought = bought.saturating_add(1);
             continue;
         }

@@ -68,6 +68,13 @@ impl Tale {
         self.lines.push(Line { label, text: what.into(), tone });
     }
 
+    /// Something that must not be so; it is not worth a line when it is not.
+    pub(super) fn fail_if(&mut self, wrong: bool, what: impl Into<String>) {
+        if wrong {
+            self.expect(false, what);
+        }
+    }
+
     /// What the table of results says of it.
     pub(super) fn prove(&mut self, evidence: impl Into<String>) {
         self.evidence = evidence.into();

@@ -1,9 +1,12 @@
 //! Trouble on the way: lost answers, changed prices, storms. Money is never paid twice and never lost.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::agent::{Agent, Answer, Trouble, number, text};
+use super::report::foreign;
 use super::scenarios::Tale;
 use super::stage::{Stage, UNKNOWN_SELLER};
 use super::world::{Seller, Stats};
@@ -93,7 +96,7 @@ pub(super) async fn storm(stage: &Stage, tale: &mut Tale) -> Result<(), Trouble>
     let refusals = all_at_once(&looper, &stage.seller(UNKNOWN_SELLER)?.url("/quote"), None, REFUSED).await?;
     let denied = refusals.iter().filter(|a| a.is_refused(403, "policy-denied")).count();
     tale.note("agent", format!("looper asks {REFUSED} times at once where it may not buy"));
-    tale.note("answers", format!("{denied} of {REFUSED}: 403, policy-denied"));
+    tale.note("answers", kinds(&refusals));
     let records = denied_records(stage).await?;
     let counted: u64 = records.iter().filter_map(|r| number(r, "/repeats")).sum();
     let one = records.len() == 1 && counted == u64::try_from(REFUSED).unwrap_or(u64::MAX);
@@ -103,6 +106,7 @@ pub(super) async fn storm(stage: &Stage, tale: &mut Tale) -> Result<(), Trouble>
     Ok(())
 }
 
+/// The same call so many times at once; all the answers.
 async fn all_at_once(agent: &Agent, url: &str, purchase: Option<&str>, count: usize) -> Result<Vec<Answer>, Trouble> {
     let mut calls = JoinSet::new();
     for _ in 0..count {
@@ -116,11 +120,24 @@ async fn all_at_once(agent: &Agent, url: &str, purchase: Option<&str>, count: us
     Ok(answers)
 }
 
+/// How many answers of each kind there are.
+fn kinds(answers: &[Answer]) -> String {
+    let mut kinds: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    for answer in answers {
+        let kind = kinds.entry(format!("{} {}", answer.status, answer.code)).or_insert((0, &answer.detail));
+        kind.0 = kind.0.saturating_add(1);
+    }
+    let told = kinds.into_iter().map(|(kind, (count, detail))| format!("{count} times {kind}: {detail}"));
+    foreign(&told.collect::<Vec<_>>().join("; "))
+}
+
+/// What the ledger has about the storm's refusals.
 async fn denied_records(stage: &Stage) -> Result<Vec<Value>, Trouble> {
     let all = stage.operator.payments().await?;
     Ok(all.into_iter().filter(|p| text(p, "/agent") == "looper" && text(p, "/state") == "denied").collect())
 }
 
+/// A seller has got so much, by the chain, and no more.
 fn expect_paid(stage: &Stage, tale: &mut Tale, seller: &Seller, sum: u128) {
     let moved = stage.world.balance(seller.pay_to());
     tale.expect(moved == sum, format!("atomic units in the account of {}: {moved}", seller.name()));

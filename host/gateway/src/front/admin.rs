@@ -1,5 +1,6 @@
 //! The operators' door. Every route names the role it needs; changes need the header token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
@@ -43,7 +44,10 @@ impl Operator<'_> {
         if self.config.roles.contains(&role) {
             return Ok(());
         }
-        Err(Problem::new(Code::Forbidden, format!("operator `{}` does not have the role `{}`", self.name, role.as_str())))
+        Err(Problem::new(
+            Code::Forbidden,
+            format!("operator `{}` does not have the role `{}`", self.name, role.as_str()),
+        ))
     }
 }
 
@@ -108,7 +112,12 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
     }
 }
 
-async fn read(admin: &Admin, snapshot: &Snapshot, path: &[&str], query: &[(String, String)]) -> Result<Answer, Problem> {
+async fn read(
+    admin: &Admin,
+    snapshot: &Snapshot,
+    path: &[&str],
+    query: &[(String, String)],
+) -> Result<Answer, Problem> {
     let (gateway, config) = (&admin.gateway, &snapshot.config);
     let now = gateway.clock.now()?;
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
@@ -200,13 +209,19 @@ struct NewSession {
     expires_in: Option<u32>,
 }
 
-async fn open_session(gateway: &Gateway, snapshot: &Snapshot, operator: &Operator<'_>, body: &[u8]) -> Result<Answer, Problem> {
+async fn open_session(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    operator: &Operator<'_>,
+    body: &[u8],
+) -> Result<Answer, Problem> {
     let wanted: NewSession = parse(body)?;
     let bad = |detail: String| Problem::new(Code::BadRequest, detail);
     if !snapshot.config.agents.contains_key(&wanted.agent) {
         return Err(bad(format!("agent: there is no [agent.{}]", wanted.agent)));
     }
-    let named = [("user", &wanted.user), ("client", &wanted.client), ("project", &wanted.project), ("task", &wanted.task)];
+    let named =
+        [("user", &wanted.user), ("client", &wanted.client), ("project", &wanted.project), ("task", &wanted.task)];
     for (field, name) in named {
         if let Some(name) = name
             && crate::config::names::normalise(name).as_ref() != Some(name)
@@ -245,25 +260,19 @@ async fn open_session(gateway: &Gateway, snapshot: &Snapshot, operator: &Operato
     Ok(json(StatusCode::CREATED, &view))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stop {
-    #[serde(flatten)]
-    what: std::collections::BTreeMap<String, Value>,
-}
-
 /// Stops first in memory, so that it works while the store cannot write, then durably; and lists
 /// what was signed before and is still redeemable.
 async fn suspend(gateway: &Gateway, operator: &Operator<'_>, body: &[u8]) -> Result<Answer, Problem> {
-    let stop: Stop = if body.is_empty() { Stop { what: std::collections::BTreeMap::new() } } else { parse(body)? };
-    let text = |name: &str| stop.what.get(name).and_then(Value::as_str).map(str::to_owned);
-    let pairs: Vec<(String, String)> =
-        stop.what.keys().filter(|k| *k != "reason").filter_map(|k| Some((k.clone(), text(k).or_else(|| stop.what.get(k).map(Value::to_string))?))).collect();
+    let mut said: BTreeMap<String, Value> = if body.is_empty() { BTreeMap::new() } else { parse(body)? };
+    let reason = said.remove("reason").unwrap_or_default();
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    // Whatever is left must name what to suspend: an unknown key is refused with the known ones.
+    let pairs: Vec<(String, String)> = said.into_iter().map(|(name, value)| (name, text(value))).collect();
     let scope = scope_of(&pairs)?;
     let suspension = Suspension {
         scope: scope.clone(),
         by: operator.name.to_owned(),
-        reason: text("reason").unwrap_or_default().chars().take(256).collect(),
+        reason: reason.as_str().unwrap_or_default().chars().take(256).collect(),
         at: gateway.clock.now()?,
     };
     gateway.stops.add(suspension.clone());
@@ -284,16 +293,21 @@ async fn redeemable(gateway: &Gateway, scope: &SuspensionScope) -> Result<Vec<Va
     let now = gateway.clock.now().map(|n| n.as_secs()).unwrap_or_default();
     let states = vec![State::Signed, State::Redeemable];
     let found = gateway.ledger.payments(PaymentFilter { states, limit: 500, ..Default::default() }).await?;
-    let live = found.iter().filter(|p| scope.covers(&p.facts) && p.authorization.as_ref().is_some_and(|a| a.valid_before > now));
-    let row = |p: &countersign_core::ledger::PaymentView| {
-        value!({"payment": p.id, "amount": p.facts.value.to_string(), "pay_to": p.facts.pay_to, "host": p.facts.host})
-    };
+    let live = found
+        .iter()
+        .filter(|p| scope.covers(&p.facts) && p.authorization.as_ref().is_some_and(|a| a.valid_before > now));
+    let row = |p: &countersign_core::ledger::PaymentView| value!({"payment": p.id, "amount": p.facts.value.to_string(), "pay_to": p.facts.pay_to, "host": p.facts.host});
     Ok(live.map(row).collect())
 }
 
 /// `all`, or one of `agent`, `mandate`, `wallet`, `vendor` with a name.
 fn scope_of(pairs: &[(String, String)]) -> Result<SuspensionScope, Problem> {
-    let bad = || Problem::new(Code::BadRequest, "name what to suspend: {} or {\"all\":true} for everything, or one of agent, mandate, wallet, vendor");
+    let bad = || {
+        Problem::new(
+            Code::BadRequest,
+            "name what to suspend: {} or {\"all\":true} for everything, or one of agent, mandate, wallet, vendor",
+        )
+    };
     match pairs {
         [] => Ok(SuspensionScope::All),
         [(name, value)] => match (name.as_str(), value.clone()) {
@@ -309,5 +323,6 @@ fn scope_of(pairs: &[(String, String)]) -> Result<SuspensionScope, Problem> {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))
+    serde_json::from_slice(body)
+        .map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))
 }

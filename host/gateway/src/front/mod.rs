@@ -90,7 +90,13 @@ fn payment_filter(query: &[(String, String)]) -> Result<countersign_core::ledger
                 }
             }
             "before" | "cursor" => filter.before = Some(value.parse().map_err(|e| bad(format!("{name}: {e}")))?),
-            "limit" => filter.limit = value.parse().ok().filter(|n| (1..=500).contains(n)).ok_or_else(|| bad("limit: 1 to 500".to_owned()))?,
+            "limit" => {
+                filter.limit = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=500).contains(n))
+                    .ok_or_else(|| bad("limit: 1 to 500".to_owned()))?
+            }
             other => return Err(bad(format!("`{other}` is not a parameter here; state, before and limit are"))),
         }
     }

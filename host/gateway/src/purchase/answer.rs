@@ -47,7 +47,14 @@ impl Reply {
 
     /// A seller's answer to a payment, without its body yet, and what the agent is told about it.
     #[must_use]
-    pub fn paid(status: StatusCode, headers: HeaderMap, id: PaymentId, facts: &PaymentFacts, state: State, currency: &str) -> Self {
+    pub fn paid(
+        status: StatusCode,
+        headers: HeaderMap,
+        id: PaymentId,
+        facts: &PaymentFacts,
+        state: State,
+        currency: &str,
+    ) -> Self {
         let mut reply = Self { status, headers, body: full(Bytes::new()) };
         reply.tell(id, facts, state, currency);
         reply
@@ -161,7 +168,9 @@ pub(super) fn stream_paid(
             let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });
             let delivered = landing.success && taken;
             let result = match gateway.clock.now() {
-                Ok(now) => gateway.ledger.answered(landing.payment, answer, delivered, now).await.map_err(|e| e.to_string()),
+                Ok(now) => {
+                    gateway.ledger.answered(landing.payment, answer, delivered, now).await.map_err(|e| e.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = result {
@@ -194,7 +203,12 @@ impl Copy {
 
 /// Passes a body on while somebody listens; true if the seller sent all of it. The sender is gone
 /// afterwards if the agent did not take all that came.
-async fn pump(dialer: &Dialer, mut body: Incoming, sender: &mut Option<Sender<Bytes, CallError>>, copy: &mut Copy) -> bool {
+async fn pump(
+    dialer: &Dialer,
+    mut body: Incoming,
+    sender: &mut Option<Sender<Bytes, CallError>>,
+    copy: &mut Copy,
+) -> bool {
     loop {
         match dialer.next_frame(&mut body).await {
             Ok(None) => return true,

@@ -83,9 +83,11 @@ impl Call {
     /// `bad-request` naming the member, or `body-too-large`.
     pub fn parse(json: &[u8], header_purchase: Option<&str>) -> Result<Self, Problem> {
         let bad = |detail: String| Problem::new(Code::BadRequest, detail);
-        let wire: Wire = serde_json::from_slice(json).map_err(|e| bad(format!("the call is not as documented: {e}")))?;
+        let wire: Wire =
+            serde_json::from_slice(json).map_err(|e| bad(format!("the call is not as documented: {e}")))?;
         let target = Target::parse(&wire.url).map_err(|e| bad(format!("url: {e}")))?;
-        let method = web::Method::parse(wire.method.as_deref().unwrap_or("GET")).map_err(|e| bad(format!("method: {e}")))?;
+        let method =
+            web::Method::parse(wire.method.as_deref().unwrap_or("GET")).map_err(|e| bad(format!("method: {e}")))?;
         let method: Method = method.as_str().parse().map_err(|_| bad("method: not a method".to_owned()))?;
         let mut headers = parse_headers(wire.headers.unwrap_or_default())?;
         let body = parse_body(wire.body, wire.body_base64, &mut headers)?;
@@ -167,7 +169,8 @@ fn parse_headers(wire: BTreeMap<String, String>) -> Result<Vec<(HeaderName, Head
         if forbidden_request_header(parsed.as_str()) || payment {
             return Err(bad(format!("headers: `{parsed}` is the gateway's to set")));
         }
-        let value = HeaderValue::from_str(&value).map_err(|_| bad(format!("headers: the value of `{parsed}` is not a header value")))?;
+        let value = HeaderValue::from_str(&value)
+            .map_err(|_| bad(format!("headers: the value of `{parsed}` is not a header value")))?;
         // What the gateway must be able to read has to arrive uncompressed.
         if parsed != http::header::ACCEPT_ENCODING {
             headers.push((parsed, value));
@@ -197,7 +200,10 @@ fn parse_body(
         (Some(_), Some(_)) => return Err(Problem::new(Code::BadRequest, "body and body_base64 exclude each other")),
     };
     if bytes.len() > MAX_BODY {
-        return Err(Problem::new(Code::BodyTooLarge, format!("the body has {} bytes; at most {MAX_BODY}", bytes.len())));
+        return Err(Problem::new(
+            Code::BodyTooLarge,
+            format!("the body has {} bytes; at most {MAX_BODY}", bytes.len()),
+        ));
     }
     Ok(bytes)
 }
@@ -218,7 +224,10 @@ fn parse_claims(
         all.push(Attribute { name, value });
     }
     if all.len() > MAX_CLAIMS || all.iter().any(|a| a.name.len() > MAX_CLAIM || a.value.len() > MAX_CLAIM) {
-        return Err(Problem::new(Code::BadRequest, format!("claims: at most {MAX_CLAIMS}, each at most {MAX_CLAIM} bytes")));
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("claims: at most {MAX_CLAIMS}, each at most {MAX_CLAIM} bytes"),
+        ));
     }
     Ok(all)
 }
@@ -256,10 +265,16 @@ mod tests {
         check(serde_json::json!({"url": url, "body": "a", "body_base64": "YQ=="}), Code::BadRequest, "body_base64");
         check(serde_json::json!({"url": url, "wait_seconds": 601}), Code::BadRequest, "wait_seconds");
         check(serde_json::json!({"url": url, "body": "x".repeat(MAX_BODY + 1)}), Code::BodyTooLarge, "body");
-        for header in ["Host", "X-PAYMENT", "payment-signature", "X-Forwarded-For", "Connection", "X-HTTP-Method-Override"] {
+        for header in
+            ["Host", "X-PAYMENT", "payment-signature", "X-Forwarded-For", "Connection", "X-HTTP-Method-Override"]
+        {
             check(serde_json::json!({"url": url, "headers": {header: "x"}}), Code::BadRequest, &header.to_lowercase());
         }
-        check(serde_json::json!({"url": url, "headers": {"Authorization": "Payment abc"}}), Code::BadRequest, "authorization");
+        check(
+            serde_json::json!({"url": url, "headers": {"Authorization": "Payment abc"}}),
+            Code::BadRequest,
+            "authorization",
+        );
     }
 
     #[test]

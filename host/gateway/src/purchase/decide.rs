@@ -1,6 +1,5 @@
 //! Offers to a decision, and the decision to a durable hold.
 
-
 use countersign_core::budget::{self, HOST, PlacedHold};
 use countersign_core::evm::Address;
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId};
@@ -23,6 +22,7 @@ use super::Purchase;
 use super::fetch::Visit;
 use crate::clock::random;
 use crate::config::MandateConfig;
+use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::views;
 
@@ -38,9 +38,19 @@ pub(super) struct Resumption {
 /// What deciding came to.
 pub(super) enum Decided {
     /// The holds and the payload are durable.
-    Pay(Permit, Box<PaymentFacts>),
+    Pay(Box<Ready>),
     /// People are asked.
     Wait(Approval),
+}
+
+/// A payment that may be signed for.
+pub(super) struct Ready {
+    /// The right to sign.
+    pub(super) permit: Permit,
+    /// What is paid for.
+    pub(super) facts: PaymentFacts,
+    /// In the air since before its commit, so that nobody takes it for one whose call has ended.
+    pub(super) flight: Flight,
 }
 
 /// One candidate, priced and described.
@@ -73,7 +83,11 @@ impl Purchase {
         let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit))?;
         let resumption = self.still_approved(mandate, &offers, resumption).await?;
         let now = self.gateway.clock.now()?;
-        if !self.gateway.rate.admit(&self.principal().agent, self.snapshot.config.limits.purchases_per_agent_per_minute, now) {
+        if !self.gateway.rate.admit(
+            &self.principal().agent,
+            self.snapshot.config.limits.purchases_per_agent_per_minute,
+            now,
+        ) {
             return Err(Problem::new(Code::RateLimited, "this agent caused too many decisions in the last minute"));
         }
         let mut refused: Vec<Refused> = Vec::new();
@@ -96,14 +110,21 @@ impl Purchase {
     fn payable(&self, mandate: &MandateConfig, visit: &Visit) -> Result<Vec<Priced>, Problem> {
         let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
         let networks = wallet.map(|w| &w.networks);
-        let mut skipped: Vec<String> = visit.offers.skipped.iter().map(|s| format!("offer {}: {}", s.index, s.message)).collect();
+        let mut skipped: Vec<String> =
+            visit.offers.skipped.iter().map(|s| format!("offer {}: {}", s.index, s.message)).collect();
         let mut payable = Vec::new();
         for priced in candidates(visit.offers.offers.clone()) {
             let offer = &priced.offer;
             if !networks.is_some_and(|n| n.contains(&offer.network)) {
-                skipped.push(format!("offer {}: wallet `{}` does not sign for {}", offer.index, mandate.wallet, offer.network));
+                skipped.push(format!(
+                    "offer {}: wallet `{}` does not sign for {}",
+                    offer.index, mandate.wallet, offer.network
+                ));
             } else if !mandate.commitments.contains(&offer.commitment()) {
-                skipped.push(format!("offer {}: mandate `{}` does not allow this kind of commitment", offer.index, mandate.name));
+                skipped.push(format!(
+                    "offer {}: mandate `{}` does not allow this kind of commitment",
+                    offer.index, mandate.name
+                ));
             } else {
                 payable.push(priced);
             }
@@ -128,7 +149,8 @@ impl Purchase {
         if offers.iter().take(MAX_CANDIDATES).any(same) {
             return Ok(Some(resumption));
         }
-        self.withdraw(&resumption.approval, "what the seller offers, or what is sent, is no longer what was approved").await?;
+        self.withdraw(&resumption.approval, "what the seller offers, or what is sent, is no longer what was approved")
+            .await?;
         Ok(None)
     }
 
@@ -147,7 +169,8 @@ impl Purchase {
             return Ok(Err(refused));
         }
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
-            let (judge, policies, request): (&dyn Judge, _, _) = (&*self.snapshot.policies, &mandate.policies, &candidate.request);
+            let (judge, policies, request): (&dyn Judge, _, _) =
+                (&*self.snapshot.policies, &mandate.policies, &candidate.request);
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
         let combined = match resumption {
@@ -290,7 +313,11 @@ impl Purchase {
             .with("decision", candidate.request.id.to_string())
             .with("retry", false);
         let facts = candidate.facts.clone();
-        Refused { record: record(&candidate, judgement, Verdict::Deny, combined.reasons, Some(code.code())), facts, problem }
+        Refused {
+            record: record(&candidate, judgement, Verdict::Deny, combined.reasons, Some(code.code())),
+            facts,
+            problem,
+        }
     }
 
     /// Reasons as an agent may read them: codes always, a policy's own words only if configured.
@@ -298,8 +325,11 @@ impl Purchase {
         let policies = &self.snapshot.config.policies;
         let told = reasons.iter().map(|r| {
             let own = policies.get(&r.policy).is_some_and(|p| p.tell_agent) || r.policy == HOST;
-            let message =
-                if own { r.reason.message.clone() } else { format!("policy `{}` answered `{}`", r.policy, r.reason.code) };
+            let message = if own {
+                r.reason.message.clone()
+            } else {
+                format!("policy `{}` answered `{}`", r.policy, r.reason.code)
+            };
             serde_json::json!({"code": r.reason.code, "message": message, "policy": r.policy})
         });
         told.collect()
@@ -328,7 +358,11 @@ impl Purchase {
         };
         let authorization = self.authorize(mandate, payer, payment, &candidate)?;
         let review = self.review(mandate, &candidate, combined.review.clone(), at)?;
-        let grant = if combined.verdict == Verdict::Review { Grant::Review(review.clone()) } else { Grant::Sign(authorization) };
+        let grant = if combined.verdict == Verdict::Review {
+            Grant::Review(review.clone())
+        } else {
+            Grant::Sign(authorization)
+        };
         let decided = record(&candidate, judgement.clone(), combined.verdict, combined.reasons.clone(), None);
         let commit = Commit {
             payment,
@@ -345,12 +379,18 @@ impl Purchase {
             generation: self.snapshot.generation,
             at,
         };
+        let flight = self.gateway.flights.begin(payment);
         match permit::commit(&*self.gateway.ledger, commit).await? {
             Granted::Permit { permit, alerts } => {
                 for alert in alerts {
-                    tracing::warn!(budget = alert.budget, at = alert.at, used = alert.used, "a budget reached its alert threshold");
+                    tracing::warn!(
+                        budget = alert.budget,
+                        at = alert.at,
+                        used = alert.used,
+                        "a budget reached its alert threshold"
+                    );
                 }
-                Ok(Ok(Decided::Pay(permit, Box::new(candidate.facts))))
+                Ok(Ok(Decided::Pay(Box::new(Ready { permit, facts: candidate.facts, flight }))))
             }
             Granted::Review(approval) => Ok(Ok(Decided::Wait(approval))),
             Granted::Refused(refusal) => Ok(Err(self.ledger_refused(candidate, judgement, &combined, refusal)?)),
@@ -358,7 +398,12 @@ impl Purchase {
     }
 
     /// The host's own holds first, then what policies ask for.
-    fn place(&self, candidate: &Candidate, combined: &Combined, at: Timestamp) -> Result<Vec<PlacedHold>, (String, String)> {
+    fn place(
+        &self,
+        candidate: &Candidate,
+        combined: &Combined,
+        at: Timestamp,
+    ) -> Result<Vec<PlacedHold>, (String, String)> {
         let mut holds = Vec::new();
         for hold in self.host_holds(candidate) {
             let placed = PlacedHold::place(HOST, &hold, at);
@@ -388,7 +433,8 @@ impl Purchase {
         };
         let wallet = &candidate.facts.wallet;
         let daily = config.wallets.get(wallet).map_or(0, |w| w.daily_limit.get());
-        let mut holds = vec![plain(format!("wallet/{wallet}"), Unit::Micros, Window::Day(String::new()), daily, amount)];
+        let mut holds =
+            vec![plain(format!("wallet/{wallet}"), Unit::Micros, Window::Day(String::new()), daily, amount)];
         if let Some(bounds) = &self.caller.bounds {
             let name = format!("session/{}", bounds.session);
             holds.push(plain(name.clone(), Unit::Micros, Window::Lifetime, bounds.limit.get(), amount));
@@ -416,7 +462,13 @@ impl Purchase {
         built.map(Box::new).map_err(|e| Problem::new(Code::UnpayableOffer, e.to_string()))
     }
 
-    fn review(&self, mandate: &MandateConfig, candidate: &Candidate, terms: Option<ReviewTerms>, at: Timestamp) -> Result<NewApproval, Problem> {
+    fn review(
+        &self,
+        mandate: &MandateConfig,
+        candidate: &Candidate,
+        terms: Option<ReviewTerms>,
+        at: Timestamp,
+    ) -> Result<NewApproval, Problem> {
         let defaults = &self.snapshot.config.approvals;
         let mut terms = terms.unwrap_or_default();
         terms.quorum = terms.quorum.max(defaults.quorum).max(1);
@@ -440,12 +492,14 @@ impl Purchase {
         let problem = match refusal {
             Refusal::Budget(budget) => self.budget_exceeded(&budget),
             Refusal::Unresolved { scope, count } => {
-                let detail = format!("{count} earlier payments of this {scope} are unresolved; they must be resolved first");
+                let detail =
+                    format!("{count} earlier payments of this {scope} are unresolved; they must be resolved first");
                 Problem::new(Code::TooManyUnresolved, detail)
             }
-            Refusal::Reviews(count) => {
-                Problem::new(Code::TooManyUnresolved, format!("{count} purchases of this agent already wait for approval"))
-            }
+            Refusal::Reviews(count) => Problem::new(
+                Code::TooManyUnresolved,
+                format!("{count} purchases of this agent already wait for approval"),
+            ),
             Refusal::Suspended(what) => Problem::new(Code::Suspended, format!("an operator suspended {what}")),
             Refusal::Session => Problem::new(Code::SessionExpired, "the session is closed or over"),
             Refusal::Stale => {
@@ -479,7 +533,12 @@ impl Purchase {
             let figure = |n| views::amount(n, refused.unit);
             let left = refused.limit.saturating_sub(refused.used);
             let unit = views::unit(refused.unit, &self.snapshot.config.gateway.currency);
-            format!("`{label}` has {} of {} {unit} left and this needs {}", figure(left), figure(refused.limit), figure(refused.wanted))
+            format!(
+                "`{label}` has {} of {} {unit} left and this needs {}",
+                figure(left),
+                figure(refused.limit),
+                figure(refused.wanted)
+            )
         } else {
             format!("`{label}` has no room for this purchase")
         };

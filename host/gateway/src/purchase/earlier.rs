@@ -3,9 +3,9 @@
 use countersign_core::ledger::{Approval, ApprovalState, PaymentView, Transition};
 use countersign_core::payment::{Event, State};
 
+use super::Purchase;
 use super::answer::Reply;
 use super::decide::Resumption;
-use super::Purchase;
 use crate::problem::{Code, Problem};
 
 /// What to do about the earlier attempt.
@@ -110,7 +110,8 @@ impl Purchase {
             .iter()
             .map(|(policy, code)| serde_json::json!({"policy": policy, "code": code, "message": format!("`{policy}` asks for a person's approval")}))
             .collect();
-        let detail = "the purchase is frozen and its budget reserved; repeat the call with this purchase_id once it is approved";
+        let detail =
+            "the purchase is frozen and its budget reserved; repeat the call with this purchase_id once it is approved";
         Problem::new(Code::ApprovalRequired, detail)
             .with_approval(approval, &self.gateway.base_url)
             .with("payment", approval.payment.to_string())

@@ -72,14 +72,16 @@ impl Purchase {
         // The body is drained even when it is not needed, so that the connection can be used again.
         let read = self.gateway.dialer.read(&mut body, MAX_CHALLENGE).await.map_err(misbehaved);
         let bytes = if rail.needs_body(&headers) {
-            let too_large = || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
+            let too_large =
+                || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
             Some(read?.ok_or_else(too_large)?)
         } else {
             None
         };
         let challenge = Challenge { headers: &headers, body: bytes.as_deref() };
         rail.offers(&challenge, payer).map_err(|e| {
-            Problem::new(Code::UnpayableOffer, e.to_string()).with("reasons", serde_json::json!([{"code": e.code(), "message": e.to_string()}]))
+            Problem::new(Code::UnpayableOffer, e.to_string())
+                .with("reasons", serde_json::json!([{"code": e.code(), "message": e.to_string()}]))
         })
     }
 }
@@ -95,10 +97,12 @@ pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Re
     for (name, value) in &call.headers {
         headers.insert(name, value.clone());
     }
-    let host = HeaderValue::from_str(&call.target.host_header()).map_err(|_| "url: the host cannot be sent".to_owned())?;
+    let host =
+        HeaderValue::from_str(&call.target.host_header()).map_err(|_| "url: the host cannot be sent".to_owned())?;
     headers.insert(HOST, host);
     if let Some(payment) = payment {
-        let mut value = HeaderValue::from_str(&payment.value).map_err(|_| "the payment cannot be a header".to_owned())?;
+        let mut value =
+            HeaderValue::from_str(&payment.value).map_err(|_| "the payment cannot be a header".to_owned())?;
         value.set_sensitive(true);
         headers.insert(HeaderName::from_static(payment.name), value);
     }

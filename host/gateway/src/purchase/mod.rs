@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use countersign_core::id::{PaymentId, PurchaseId};
 use countersign_core::ledger::{Fingerprint, PaymentView, PurchaseKey};
+use countersign_core::payment::State;
 use countersign_core::seams::Signer;
 use countersign_core::spend::Principal;
 use tokio::sync::OwnedMutexGuard;
@@ -90,8 +91,7 @@ impl Purchase {
         let fingerprint = call.fingerprint(&gateway.key);
         let workspace = caller.principal.workspace.clone().unwrap_or_default();
         let agent = caller.principal.agent.clone();
-        let unfinished = gateway.ledger.unfinished(workspace.clone(), agent.clone(), fingerprint).await?;
-        let open = unfinished.into_iter().find(|p| !gateway.flights.is_running(p.id));
+        let open = unresolved(&gateway, &workspace, &agent, fingerprint).await?;
         let purchase = match (&call.purchase, open) {
             (Some(id), Some(open)) if open.key.purchase != *id => return Err(joins_another(&open)),
             (Some(id), _) => id.clone(),
@@ -136,7 +136,7 @@ impl Purchase {
             decided => (decided, visit),
         };
         match decided {
-            Decided::Pay(permit, facts) => self.sign_and_present(permit, *facts, &*signer, visit).await,
+            Decided::Pay(granted) => self.sign_and_present(*granted, &*signer, visit).await,
             Decided::Wait(approval) => Err(self.approval_required(&approval)),
         }
     }
@@ -175,6 +175,27 @@ impl Purchase {
         let now = self.gateway.clock.now()?;
         Ok(PaymentId::new(now, crate::clock::random(&*self.gateway.clock)?))
     }
+}
+
+/// The payment of this very request that is in review, or whose call ended without delivering a 2xx.
+async fn unresolved(
+    gateway: &Gateway,
+    workspace: &str,
+    agent: &str,
+    fingerprint: Fingerprint,
+) -> Result<Option<PaymentView>, Problem> {
+    for seen in gateway.ledger.unfinished(workspace.to_owned(), agent.to_owned(), fingerprint).await? {
+        if gateway.flights.is_running(seen.id) {
+            continue;
+        }
+        // Its call may have ended since the list was read; a flight ends only when all is recorded.
+        let now = gateway.ledger.payment(seen.id).await?;
+        let open = |p: &PaymentView| p.state == State::Review || (p.state.has_authorization() && !p.delivered);
+        if let Some(payment) = now.filter(open) {
+            return Ok(Some(payment));
+        }
+    }
+    Ok(None)
 }
 
 /// The same request under another id: two live authorizations for one thing.

@@ -18,6 +18,7 @@ use tracing::{Instrument, info_span};
 
 use super::Purchase;
 use super::answer::{Landing, Reply, filter_headers, stream_paid};
+use super::decide::Ready;
 use super::earlier::already_settled;
 use super::fetch::{Visit, header_pairs, request};
 use crate::egress::{CallError, Connection, Route};
@@ -45,13 +46,12 @@ impl Purchase {
     /// Signs what was just committed and pays with it.
     pub(super) async fn sign_and_present(
         self,
-        permit: Permit,
-        facts: PaymentFacts,
+        Ready { permit, facts, flight }: Ready,
         signer: &dyn Signer,
         visit: Visit,
     ) -> Result<Reply, Problem> {
         let id = permit.payment();
-        let paying = Paying { id, facts, state: State::Signed, flight: self.gateway.flights.begin(id) };
+        let paying = Paying { id, facts, state: State::Signed, flight };
         if let Some(scope) = self.gateway.stops.covering(&paying.facts) {
             // The key was not used: this hold, and only this one, may be let go.
             self.never_signed(id, "suspended before the key was used").await;
@@ -98,7 +98,8 @@ impl Purchase {
     async fn sign_again(&self, permit: Permit, facts: &PaymentFacts) -> Result<Sealed, String> {
         let signer = self.gateway.signers.get(&facts.wallet).ok_or_else(|| format!("no wallet `{}`", facts.wallet))?;
         let id = permit.payment();
-        let sealed = signer.sign(permit).instrument(info_span!("sign", payment = %id)).await.map_err(|e| e.to_string())?;
+        let sealed =
+            signer.sign(permit).instrument(info_span!("sign", payment = %id)).await.map_err(|e| e.to_string())?;
         self.store_signature(id, *sealed.signature());
         Ok(sealed)
     }
@@ -150,8 +151,12 @@ impl Purchase {
                     CallError::Broken(_) => Code::OutcomeUnknown,
                     CallError::Unreachable(_) | CallError::Forbidden(_) => Code::SellerUnreachable,
                 };
-                let detail = format!("{error}; repeat the call with this purchase_id: the same authorization is presented again");
-                Err(Problem::new(code, detail).with("payment", paying.id.to_string()).with("payment_state", State::Redeemable.public()))
+                let detail = format!(
+                    "{error}; repeat the call with this purchase_id: the same authorization is presented again"
+                );
+                Err(Problem::new(code, detail)
+                    .with("payment", paying.id.to_string())
+                    .with("payment_state", State::Redeemable.public()))
             }
         }
     }
@@ -165,7 +170,11 @@ impl Purchase {
         connection: Option<Connection>,
     ) -> Result<Response<Incoming>, CallError> {
         let broken = |e: String| CallError::Unreachable(e);
-        let header = self.snapshot.rail.present(sealed.authorization(), sealed.signature()).map_err(|e| broken(e.to_string()))?;
+        let header = self
+            .snapshot
+            .rail
+            .present(sealed.authorization(), sealed.signature())
+            .map_err(|e| broken(e.to_string()))?;
         let request = request(&self.call, Some(&header)).map_err(broken)?;
         let mut connection = match Connection::still_open(connection).await {
             Some(open) => open,
@@ -175,7 +184,12 @@ impl Purchase {
     }
 
     /// Reads the answer, records what it means, passes it on.
-    async fn settle(self, authorization: &Authorization, response: Response<Incoming>, paying: Paying) -> Result<Reply, Problem> {
+    async fn settle(
+        self,
+        authorization: &Authorization,
+        response: Response<Incoming>,
+        paying: Paying,
+    ) -> Result<Reply, Problem> {
         let (head, body) = response.into_parts();
         let outcome = self.judge_answer(authorization, head.status, &head.headers);
         let (event, why, evidence, state) = match outcome {
@@ -198,6 +212,13 @@ impl Purchase {
         .instrument(info_span!("settle", payment = %id));
         if head.status == StatusCode::PAYMENT_REQUIRED {
             recorded.await;
+            if state == State::Settled {
+                let detail = "the chain proves this purchase paid, and the seller answers it with another 402";
+                return Err(Problem::new(Code::AlreadySettled, detail)
+                    .with("payment", id.to_string())
+                    .with("payment_state", state.public())
+                    .with("retry", false));
+            }
             let detail = "the seller answered the payment with another 402; what was signed is still held and may still be redeemed";
             return Err(Problem::new(Code::PaymentRefused, detail)
                 .with("payment", id.to_string())
@@ -228,10 +249,13 @@ impl Purchase {
             Receipt::Valid { transaction, .. } if status.is_success() => Outcome::Accepted(transaction),
             Receipt::Valid { .. } => Outcome::Ambiguous(format!("status {} with a receipt", status.as_u16())),
             Receipt::Absent => Outcome::Ambiguous(format!("status {} without a receipt", status.as_u16())),
-            Receipt::Invalid { code, .. } => Outcome::Ambiguous(format!("status {} with a receipt that is {code}", status.as_u16())),
-            Receipt::Failed { error_reason, .. } => {
-                Outcome::Ambiguous(format!("status {}; the seller says the settlement failed: {error_reason}", status.as_u16()))
+            Receipt::Invalid { code, .. } => {
+                Outcome::Ambiguous(format!("status {} with a receipt that is {code}", status.as_u16()))
             }
+            Receipt::Failed { error_reason, .. } => Outcome::Ambiguous(format!(
+                "status {}; the seller says the settlement failed: {error_reason}",
+                status.as_u16()
+            )),
         }
     }
 }
@@ -239,13 +263,21 @@ impl Purchase {
 fn kept(status: StatusCode, headers: &HeaderMap) -> Answer {
     let text = |v: &http::HeaderValue| v.to_str().ok().map(str::to_owned);
     // Ours are told anew each time; what stood in for the seller's own headers is kept.
-    let own = |n: &http::HeaderName| n.as_str().starts_with("countersign-") && !n.as_str().starts_with("countersign-seller-");
+    let own =
+        |n: &http::HeaderName| n.as_str().starts_with("countersign-") && !n.as_str().starts_with("countersign-seller-");
     let headers = headers.iter().filter(|(n, _)| !own(n)).filter_map(|(n, v)| Some((n.to_string(), text(v)?)));
     Answer { status: status.as_u16(), headers: headers.collect(), body: Vec::new() }
 }
 
 /// Applies a transition; what cannot be written now is found again by recovery.
-async fn note(gateway: &Gateway, payment: PaymentId, from: State, event: Event, why: String, evidence: Option<Evidence>) {
+async fn note(
+    gateway: &Gateway,
+    payment: PaymentId,
+    from: State,
+    event: Event,
+    why: String,
+    evidence: Option<Evidence>,
+) {
     let at = match gateway.clock.now() {
         Ok(at) => at,
         Err(error) => {
@@ -272,7 +304,8 @@ fn suspended(what: &str, payment: PaymentId, state: State) -> Problem {
 }
 
 fn unresolved(payment: &PaymentView) -> Problem {
-    let detail = "an earlier payment of this purchase is unresolved, can no longer be presented, and must not be signed again";
+    let detail =
+        "an earlier payment of this purchase is unresolved, can no longer be presented, and must not be signed again";
     Problem::new(Code::PaymentUnknown, detail)
         .with("payment", payment.id.to_string())
         .with("payment_state", payment.state.public())

@@ -56,14 +56,8 @@ pub fn run_cases<P: Policy>(file: &str) {
         Err(problems) => panic!("not a file of cases: {}", list(&problems)),
     };
     assert!(!cases.is_empty(), "a file of cases without a case");
-    let failures: Vec<String> = cases
-        .iter()
-        .filter_map(|case| {
-            run::<P>(case)
-                .err()
-                .map(|why| format!("  {}: {why}", case.name))
-        })
-        .collect();
+    let failures: Vec<String> =
+        cases.iter().filter_map(|case| run::<P>(case).err().map(|why| format!("  {}: {why}", case.name))).collect();
     assert!(
         failures.is_empty(),
         "{} of {} cases of {} failed:\n{}",
@@ -76,11 +70,7 @@ pub fn run_cases<P: Policy>(file: &str) {
 
 fn run<P: Policy>(case: &Case) -> Result<(), String> {
     let expect = &case.expect;
-    let asked = [
-        expect.verdict.is_some(),
-        expect.error.is_some(),
-        expect.problems.is_some(),
-    ];
+    let asked = [expect.verdict.is_some(), expect.error.is_some(), expect.problems.is_some()];
     if asked.into_iter().filter(|asked| *asked).count() != 1 {
         return Err("expect one of `verdict`, `error`, `problems`".to_owned());
     }
@@ -92,11 +82,7 @@ fn run<P: Policy>(case: &Case) -> Result<(), String> {
         }
         (Err(problems), Some(paths)) => {
             let found = problems.iter().map(|problem| &problem.path);
-            return if found.eq(paths) {
-                Ok(())
-            } else {
-                Err(list(&problems))
-            };
+            return if found.eq(paths) { Ok(()) } else { Err(list(&problems)) };
         }
     };
     let request = match &case.request {
@@ -108,15 +94,8 @@ fn run<P: Policy>(case: &Case) -> Result<(), String> {
 
 fn compare(expect: &Expect, outcome: &Outcome) -> Result<(), String> {
     if let Some(error) = outcome.error() {
-        let expected = expect
-            .error
-            .as_deref()
-            .is_some_and(|part| error.contains(part));
-        return if expected {
-            Ok(())
-        } else {
-            Err(format!("evaluate failed: {error}"))
-        };
+        let expected = expect.error.as_deref().is_some_and(|part| error.contains(part));
+        return if expected { Ok(()) } else { Err(format!("evaluate failed: {error}")) };
     }
     let decision = outcome.decision();
     let same = expect.verdict == Some(decision.verdict)
@@ -124,9 +103,5 @@ fn compare(expect: &Expect, outcome: &Outcome) -> Result<(), String> {
         && expect.holds == decision.holds
         && expect.review == decision.review
         && expect.obligations == decision.obligations;
-    if same {
-        Ok(())
-    } else {
-        Err(format!("got {decision:?}"))
-    }
+    if same { Ok(()) } else { Err(format!("got {decision:?}")) }
 }

@@ -60,12 +60,7 @@ impl<P: Policy> Harness<P> {
         );
         if let Ok(decision) = &answer {
             let faults = faults(decision);
-            assert!(
-                faults.is_empty(),
-                "the host would refuse this decision of {}: {}",
-                P::NAME,
-                faults.join("; ")
-            );
+            assert!(faults.is_empty(), "the host would refuse this decision of {}: {}", P::NAME, faults.join("; "));
         }
         Outcome { answer }
     }
@@ -85,24 +80,15 @@ pub fn problems<P: Policy>(settings: Value) -> Vec<Problem> {
 #[track_caller]
 pub fn assert_schema_agrees<P: Policy>() {
     let text = P::settings_schema();
-    assert!(
-        text.len() <= MAX_SCHEMA_BYTES,
-        "the schema is longer than 64 KiB"
-    );
+    assert!(text.len() <= MAX_SCHEMA_BYTES, "the schema is longer than 64 KiB");
     let schema: Value = match serde_json::from_str(text) {
         Ok(schema) => schema,
         Err(error) => panic!("the schema is not JSON: {error}"),
     };
     let says = |key: &str, value: Value| {
-        assert!(
-            schema.get(key) == Some(&value),
-            "the schema must say \"{key}\": {value}"
-        );
+        assert!(schema.get(key) == Some(&value), "the schema must say \"{key}\": {value}");
     };
-    says(
-        "$schema",
-        "https://json-schema.org/draft/2020-12/schema".into(),
-    );
+    says("$schema", "https://json-schema.org/draft/2020-12/schema".into());
     says("type", "object".into());
     says("additionalProperties", false.into());
     let properties = schema.get("properties").and_then(Value::as_object);
@@ -110,10 +96,7 @@ pub fn assert_schema_agrees<P: Policy>() {
         .into_iter()
         .flatten()
         .map(|(key, property)| {
-            assert!(
-                property.get("description").is_some(),
-                "`{key}` has no description in the schema"
-            );
+            assert!(property.get("description").is_some(), "`{key}` has no description in the schema");
             key.as_str()
         })
         .collect();
@@ -123,10 +106,7 @@ pub fn assert_schema_agrees<P: Policy>() {
         Ok(_) => BTreeSet::new(),
         Err(misfit) => misfit.allowed.iter().copied().collect(),
     };
-    assert_eq!(
-        described, known,
-        "the schema's keys (left) are not those of the settings type (right)"
-    );
+    assert_eq!(described, known, "the schema's keys (left) are not those of the settings type (right)");
 }
 
 /// What a policy answered.
@@ -237,10 +217,7 @@ impl Outcome {
         match (found.next(), found.next()) {
             (Some(hold), None) => hold,
             (None, _) => panic!("no hold on `{budget}` among {:?}", self.holds()),
-            (Some(_), Some(_)) => panic!(
-                "several holds on `{budget}`; ask with its window: {:?}",
-                self.holds()
-            ),
+            (Some(_), Some(_)) => panic!("several holds on `{budget}`; ask with its window: {:?}", self.holds()),
         }
     }
 
@@ -254,10 +231,7 @@ impl Outcome {
         let found = |hold: &&Hold| hold.budget == budget && hold.window == *window;
         match self.holds().iter().find(found) {
             Some(hold) => hold,
-            None => panic!(
-                "no hold on `{budget}` in {window:?} among {:?}",
-                self.holds()
-            ),
+            None => panic!("no hold on `{budget}` in {window:?} among {:?}", self.holds()),
         }
     }
 
@@ -265,10 +239,7 @@ impl Outcome {
     #[must_use]
     #[track_caller]
     pub fn reason(&self, code: &str) -> Option<&Reason> {
-        self.decision()
-            .reasons
-            .iter()
-            .find(|reason| reason.code == code)
+        self.decision().reasons.iter().find(|reason| reason.code == code)
     }
 
     /// Who must approve.
@@ -287,22 +258,13 @@ impl Outcome {
     #[track_caller]
     fn assert_verdict(&self, verdict: Verdict) -> &Self {
         let decision = self.decision();
-        assert!(
-            decision.verdict == verdict,
-            "expected {verdict:?}, got {:?} {:?}",
-            decision.verdict,
-            decision.reasons
-        );
+        assert!(decision.verdict == verdict, "expected {verdict:?}, got {:?} {:?}", decision.verdict, decision.reasons);
         self
     }
 
     #[track_caller]
     fn assert_code(&self, code: &str) -> &Self {
-        assert!(
-            self.reason(code).is_some(),
-            "no reason `{code}` among {:?}",
-            self.codes()
-        );
+        assert!(self.reason(code).is_some(), "no reason `{code}` among {:?}", self.codes());
         self
     }
 }
@@ -312,27 +274,18 @@ fn faults(decision: &Decision) -> Vec<String> {
     let mut faults = Vec::new();
     let mut fault = |fault: String| faults.push(fault);
     if decision.holds.len() > MAX_HOLDS {
-        fault(format!(
-            "{} holds, at most {MAX_HOLDS} are taken",
-            decision.holds.len()
-        ));
+        fault(format!("{} holds, at most {MAX_HOLDS} are taken", decision.holds.len()));
     }
     for (index, hold) in decision.holds.iter().enumerate() {
         let same = |other: &Hold| other.budget == hold.budget && other.window == hold.window;
         if decision.holds.iter().take(index).any(same) {
-            fault(format!(
-                "two holds on `{}` in {:?}",
-                hold.budget, hold.window
-            ));
+            fault(format!("two holds on `{}` in {:?}", hold.budget, hold.window));
         }
         if hold.amount == 0 || hold.amount > MAX_HOLD_AMOUNT {
             fault(format!("hold on `{}` of {}", hold.budget, hold.amount));
         }
         if hold.limit > MAX_HOLD_LIMIT {
-            fault(format!(
-                "hold on `{}` with a limit of {}",
-                hold.budget, hold.limit
-            ));
+            fault(format!("hold on `{}` with a limit of {}", hold.budget, hold.limit));
         }
         if hold.budget.is_empty() {
             fault("a hold without a budget".to_owned());
@@ -353,15 +306,10 @@ fn is_kebab(code: &str) -> bool {
     code.starts_with(|first: char| first.is_ascii_lowercase())
         && !code.ends_with('-')
         && !code.contains("--")
-        && code
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 pub(super) fn list(problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.path, problem.message))
-        .collect();
+    let lines: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
     lines.join("; ")
 }

@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::settings;
-use crate::{
-    Attribute, Commitment, History, Money, Payment, Principal, Purchase, Seller, SpendRequest,
-    Tally,
-};
+use crate::{Attribute, Commitment, History, Money, Payment, Principal, Purchase, Seller, SpendRequest, Tally};
 
 /// 2026-01-15 12:00:00 UTC.
 const NOON: u64 = 1_768_478_400_000;
@@ -210,10 +207,7 @@ impl RequestBuilder {
     #[must_use]
     pub fn scheme(self, scheme: &str) -> Self {
         self.with(|request| {
-            request.purchase.url = format!(
-                "{scheme}://{}{}",
-                request.purchase.host, request.purchase.path
-            );
+            request.purchase.url = format!("{scheme}://{}{}", request.purchase.host, request.purchase.path);
         })
     }
 
@@ -314,11 +308,7 @@ impl RequestBuilder {
             let problem = error.into_problem();
             format!("request{}: {}", problem.path, problem.message)
         })?;
-        let says = |section: &str, field: &str| {
-            fragment
-                .get(section)
-                .is_some_and(|fields| fields.get(field).is_some())
-        };
+        let says = |section: &str, field: &str| fragment.get(section).is_some_and(|fields| fields.get(field).is_some());
         if says("purchase", "host") && !says("seller", "host") {
             request.seller.host.clone_from(&request.purchase.host);
         }
@@ -357,11 +347,8 @@ fn respell_amount(request: &mut SpendRequest) {
     let payment = &mut request.payment;
     let decimals = usize::from(payment.asset_decimals);
     let micros = payment.value.to_string();
-    payment.amount = if payment.value == 0 || decimals < 6 {
-        micros
-    } else {
-        format!("{micros}{}", "0".repeat(decimals - 6))
-    };
+    payment.amount =
+        if payment.value == 0 || decimals < 6 { micros } else { format!("{micros}{}", "0".repeat(decimals - 6)) };
 }
 
 #[cfg(test)]
@@ -372,12 +359,7 @@ mod tests {
 
     #[test]
     fn dependent_fields_follow() {
-        let built = request()
-            .host("localhost:8402")
-            .path("/a")
-            .scheme("http")
-            .value("1.5")
-            .build();
+        let built = request().host("localhost:8402").path("/a").scheme("http").value("1.5").build();
         assert_eq!(built.purchase.url, "http://localhost:8402/a");
         assert_eq!(built.seller.host, "localhost:8402");
         assert_eq!(built.payment.amount, "1500000");
@@ -405,22 +387,10 @@ mod tests {
     fn fragments_with_a_typo_are_refused() {
         for (fragment, place) in [
             (json!({ "paymnet": {} }), "request/paymnet: unknown key"),
-            (
-                json!({ "payment": { "vlaue": 1 } }),
-                "request/payment/vlaue: unknown key",
-            ),
-            (
-                json!({ "payment": { "value": "1" } }),
-                "request/payment/value",
-            ),
-            (
-                json!({ "history": { "agent-day": { "cuont": 1 } } }),
-                "request/history/agent-day/cuont",
-            ),
-            (
-                json!({ "payment": { "commitment": "maybe" } }),
-                "request/payment/commitment: unknown value",
-            ),
+            (json!({ "payment": { "vlaue": 1 } }), "request/payment/vlaue: unknown key"),
+            (json!({ "payment": { "value": "1" } }), "request/payment/value"),
+            (json!({ "history": { "agent-day": { "cuont": 1 } } }), "request/history/agent-day/cuont"),
+            (json!({ "payment": { "commitment": "maybe" } }), "request/payment/commitment: unknown value"),
         ] {
             let error = request().merge(&fragment).unwrap_err();
             assert!(error.starts_with(place), "{error}");

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::evm::{
-    Address, CancelAuthorization, Eip712Domain, Signature65, TransferWithAuthorization, keccak256,
-    recover,
+    Address, CancelAuthorization, Eip712Domain, Signature65, TransferWithAuthorization, keccak256, recover,
 };
 use countersign_core::time::Timestamp;
 
@@ -135,14 +134,7 @@ impl Chain {
             spent: BTreeMap::new(),
         };
         let (finality_lag, state) = (AtomicU64::new(0), Mutex::new(state));
-        Self {
-            shared: Arc::new(Shared {
-                token,
-                now,
-                finality_lag,
-                state,
-            }),
-        }
+        Self { shared: Arc::new(Shared { token, now, finality_lag, state }) }
     }
 
     /// The token's EIP-712 domain: its name, version, chain and address.
@@ -168,11 +160,7 @@ impl Chain {
         let height = state.next_height();
         state.credit(to, value, height);
         let log = transfer_log(Address::new([0; 20]), to, value);
-        self.include(
-            &mut state,
-            &[b"mint", to.as_bytes(), &value.to_be_bytes()],
-            vec![log],
-        )
+        self.include(&mut state, &[b"mint", to.as_bytes(), &value.to_be_bytes()], vec![log])
     }
 
     /// What `owner` has now.
@@ -196,21 +184,14 @@ impl Chain {
     /// Whether a nonce was used or cancelled by the end of a block.
     #[must_use]
     pub fn authorization_state_at(&self, authorizer: Address, nonce: &Hash, height: u64) -> bool {
-        self.lock()
-            .spent
-            .get(&(authorizer, *nonce))
-            .is_some_and(|spent| *spent <= height)
+        self.lock().spent.get(&(authorizer, *nonce)).is_some_and(|spent| *spent <= height)
     }
 
     /// Whether the transfer would succeed in the next block.
     ///
     /// # Errors
     /// As [`Chain::transfer_with_authorization`].
-    pub fn simulate(
-        &self,
-        message: &TransferWithAuthorization,
-        signature: &Signature65,
-    ) -> Result<(), Revert> {
+    pub fn simulate(&self, message: &TransferWithAuthorization, signature: &Signature65) -> Result<(), Revert> {
         self.check(&self.lock(), message, signature)
     }
 
@@ -231,11 +212,7 @@ impl Chain {
         state.spent.insert((from, message.nonce), height);
         state.debit(from, value, height);
         state.credit(to, value, height);
-        let used = event(
-            "AuthorizationUsed(address,bytes32)",
-            vec![padded(from), message.nonce],
-            Vec::new(),
-        );
+        let used = event("AuthorizationUsed(address,bytes32)", vec![padded(from), message.nonce], Vec::new());
         let logs = vec![used, transfer_log(from, to, value)];
         let call: [&[u8]; 3] = [b"transfer", &message.struct_hash(), signature.as_bytes()];
         Ok(self.include(&mut state, &call, logs))
@@ -245,11 +222,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`Revert::UsedOrCanceled`] or [`Revert::InvalidSignature`].
-    pub fn cancel_authorization(
-        &self,
-        message: &CancelAuthorization,
-        signature: &Signature65,
-    ) -> Result<Hash, Revert> {
+    pub fn cancel_authorization(&self, message: &CancelAuthorization, signature: &Signature65) -> Result<Hash, Revert> {
         let mut state = self.lock();
         let CancelAuthorization { authorizer, nonce } = *message;
         if state.spent.contains_key(&(authorizer, nonce)) {
@@ -260,11 +233,7 @@ impl Chain {
         }
         let height = state.next_height();
         state.spent.insert((authorizer, nonce), height);
-        let log = event(
-            "AuthorizationCanceled(address,bytes32)",
-            vec![padded(authorizer), nonce],
-            Vec::new(),
-        );
+        let log = event("AuthorizationCanceled(address,bytes32)", vec![padded(authorizer), nonce], Vec::new());
         let call: [&[u8]; 3] = [b"cancel", &message.struct_hash(), signature.as_bytes()];
         Ok(self.include(&mut state, &call, vec![log]))
     }
@@ -297,12 +266,7 @@ impl Chain {
     }
 
     /// The contract's checks, in the contract's order.
-    fn check(
-        &self,
-        state: &State,
-        message: &TransferWithAuthorization,
-        signature: &Signature65,
-    ) -> Result<(), Revert> {
+    fn check(&self, state: &State, message: &TransferWithAuthorization, signature: &Signature65) -> Result<(), Revert> {
         let at = self.next_timestamp(state);
         if at <= message.valid_after {
             return Err(Revert::NotYetValid);
@@ -338,13 +302,7 @@ impl Chain {
 
     fn extend(&self, state: &mut State, transaction: Option<Transaction>) -> Arc<Block> {
         let (height, at) = (state.next_height(), self.next_timestamp(state));
-        let block = Arc::new(seal(
-            height,
-            at,
-            state.head.hash,
-            self.shared.token.chain_id,
-            transaction,
-        ));
+        let block = Arc::new(seal(height, at, state.head.hash, self.shared.token.chain_id, transaction));
         state.blocks.push(block.clone());
         state.block_of.insert(block.hash, block.clone());
         state.head = block.clone();
@@ -365,10 +323,7 @@ impl Chain {
 
     /// No code between lock and unlock can leave the state half changed, so a poisoned lock is fine.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -383,27 +338,17 @@ impl State {
 
     fn balance(&self, owner: Address, height: u64) -> u128 {
         let history = self.balances.get(&owner).map_or(&[][..], Vec::as_slice);
-        history
-            .iter()
-            .rev()
-            .find(|(since, _)| *since <= height)
-            .map_or(0, |(_, value)| *value)
+        history.iter().rev().find(|(since, _)| *since <= height).map_or(0, |(_, value)| *value)
     }
 
     fn credit(&mut self, owner: Address, value: u128, height: u64) {
         let after = self.balance(owner, u64::MAX).saturating_add(value);
-        self.balances
-            .entry(owner)
-            .or_default()
-            .push((height, after));
+        self.balances.entry(owner).or_default().push((height, after));
     }
 
     fn debit(&mut self, owner: Address, value: u128, height: u64) {
         let after = self.balance(owner, u64::MAX).saturating_sub(value);
-        self.balances
-            .entry(owner)
-            .or_default()
-            .push((height, after));
+        self.balances.entry(owner).or_default().push((height, after));
     }
 }
 
@@ -422,11 +367,7 @@ pub(super) fn word(number: u128) -> Hash {
 
 fn transfer_log(from: Address, to: Address, value: u128) -> Log {
     let parties = vec![padded(from), padded(to)];
-    event(
-        "Transfer(address,address,uint256)",
-        parties,
-        word(value).to_vec(),
-    )
+    event("Transfer(address,address,uint256)", parties, word(value).to_vec())
 }
 
 fn event(signature: &str, indexed: Vec<Hash>, data: Vec<u8>) -> Log {
@@ -435,29 +376,9 @@ fn event(signature: &str, indexed: Vec<Hash>, data: Vec<u8>) -> Log {
     Log { topics, data }
 }
 
-fn seal(
-    number: u64,
-    timestamp: u64,
-    parent: Hash,
-    chain_id: u64,
-    transaction: Option<Transaction>,
-) -> Block {
-    let body = transaction
-        .as_ref()
-        .map_or([0; 32], |transaction| transaction.hash);
-    let header = [
-        parent,
-        body,
-        word(number.into()),
-        word(timestamp.into()),
-        word(chain_id.into()),
-    ];
+fn seal(number: u64, timestamp: u64, parent: Hash, chain_id: u64, transaction: Option<Transaction>) -> Block {
+    let body = transaction.as_ref().map_or([0; 32], |transaction| transaction.hash);
+    let header = [parent, body, word(number.into()), word(timestamp.into()), word(chain_id.into())];
     let hash = keccak256(header.as_flattened());
-    Block {
-        number,
-        timestamp,
-        hash,
-        parent,
-        transaction,
-    }
+    Block { number, timestamp, hash, parent, transaction }
 }

@@ -28,10 +28,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn because(code: &str) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: None,
-        }
+        Self { code: code.to_owned(), message: None }
     }
 }
 
@@ -111,10 +108,7 @@ impl Facilitator {
     /// A facilitator that settles on this chain.
     #[must_use]
     pub fn new(chain: Chain) -> Self {
-        Self {
-            chain,
-            faults: Arc::default(),
-        }
+        Self { chain, faults: Arc::default() }
     }
 
     /// Settles, but the reply is lost on the way.
@@ -152,28 +146,17 @@ impl Facilitator {
     }
 
     fn faults(&self) -> Faults {
-        self.faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Checks a payment against an offer, including that the chain would take it now.
     #[must_use]
     pub fn verify(&self, payment: &Value, offer: &Value) -> Verdict {
         let outcome = match self.faults().fail_verify {
-            Some(code) => Err(Refusal {
-                code,
-                message: None,
-            }),
-            None => self
-                .checked(payment, offer)
-                .and_then(|checked| self.simulated(&checked, offer)),
+            Some(code) => Err(Refusal { code, message: None }),
+            None => self.checked(payment, offer).and_then(|checked| self.simulated(&checked, offer)),
         };
-        Verdict {
-            outcome,
-            payer: payer(payment),
-        }
+        Verdict { outcome, payer: payer(payment) }
     }
 
     /// Checks a payment once more and redeems it.
@@ -196,11 +179,7 @@ impl Facilitator {
             return Err(LostReply);
         }
         let network = text(offer, "network").unwrap_or_default().to_owned();
-        Ok(Settlement {
-            outcome,
-            network,
-            payer: payer(payment),
-        })
+        Ok(Settlement { outcome, network, payer: payer(payment) })
     }
 
     /// What this facilitator can do.
@@ -219,46 +198,28 @@ impl Facilitator {
 
     /// Our network as a version of x402 spells it.
     fn network(&self, version: u64) -> String {
-        if version == 1 {
-            super::NETWORK_V1.to_owned()
-        } else {
-            format!("eip155:{}", self.chain.token().chain_id)
-        }
+        if version == 1 { super::NETWORK_V1.to_owned() } else { format!("eip155:{}", self.chain.token().chain_id) }
     }
 
     /// The checks that need no chain, in the official order.
     fn checked(&self, payment: &Value, offer: &Value) -> Result<Checked, Refusal> {
         let no = |code| Err(Refusal::because(code));
-        let (chosen, price_key, network) = match payment.get("x402Version").and_then(Value::as_u64)
-        {
-            Some(2) => (
-                payment.get("accepted").unwrap_or(&Value::Null),
-                "amount",
-                self.network(2),
-            ),
+        let (chosen, price_key, network) = match payment.get("x402Version").and_then(Value::as_u64) {
+            Some(2) => (payment.get("accepted").unwrap_or(&Value::Null), "amount", self.network(2)),
             Some(1) => (payment, "maxAmountRequired", self.network(1)),
             _ => return no("invalid_x402_version"),
         };
-        let (Some(message), Some(signature)) =
-            (message(payment), payment.pointer("/payload/signature"))
-        else {
+        let (Some(message), Some(signature)) = (message(payment), payment.pointer("/payload/signature")) else {
             return no("invalid_payload");
         };
         if text(chosen, "scheme") != Some("exact") || text(offer, "scheme") != Some("exact") {
             return no("invalid_exact_evm_scheme");
         }
-        let in_extra = |key| {
-            offer
-                .get("extra")
-                .and_then(|extra| text(extra, key))
-                .filter(|text| !text.is_empty())
-        };
+        let in_extra = |key| offer.get("extra").and_then(|extra| text(extra, key)).filter(|text| !text.is_empty());
         let (Some(name), Some(version)) = (in_extra("name"), in_extra("version")) else {
             return no("invalid_exact_evm_missing_eip712_domain");
         };
-        if text(chosen, "network") != text(offer, "network")
-            || text(offer, "network") != Some(&network)
-        {
+        if text(chosen, "network") != text(offer, "network") || text(offer, "network") != Some(&network) {
             return no("invalid_exact_evm_network_mismatch");
         }
         let (Some(asset), Some(payee)) = (address(offer, "asset"), address(offer, "payTo")) else {
@@ -270,10 +231,7 @@ impl Facilitator {
             chain_id: self.chain.token().chain_id,
             verifying_contract: asset,
         };
-        let Some(signature) = signature
-            .as_str()
-            .and_then(|text| text.parse::<Signature65>().ok())
-        else {
+        let Some(signature) = signature.as_str().and_then(|text| text.parse::<Signature65>().ok()) else {
             return no("invalid_exact_evm_failed_to_parse_signature");
         };
         let signer = countersign_core::evm::recover(&message.digest(&domain), &signature);
@@ -290,8 +248,7 @@ impl Facilitator {
         if message.valid_after > now {
             return no("invalid_exact_evm_payload_authorization_valid_after");
         }
-        if text(offer, price_key).and_then(|price| price.parse().ok()) != Some(message.value.get())
-        {
+        if text(offer, price_key).and_then(|price| price.parse().ok()) != Some(message.value.get()) {
             return no("invalid_exact_evm_payload_authorization_value_mismatch");
         }
         if asset != self.chain.token().verifying_contract {
@@ -308,10 +265,7 @@ impl Facilitator {
         let token = self.chain.token();
         let extra = offer.get("extra").unwrap_or(&Value::Null);
         let payer = checked.message.from;
-        let code = if self
-            .chain
-            .authorization_state(payer, &checked.message.nonce)
-        {
+        let code = if self.chain.authorization_state(payer, &checked.message.nonce) {
             "invalid_exact_evm_nonce_already_used"
         } else if text(extra, "name") != Some(&token.name) {
             "invalid_exact_evm_token_name_mismatch"
@@ -322,16 +276,11 @@ impl Facilitator {
         } else {
             "invalid_exact_evm_transaction_simulation_failed"
         };
-        Err(Refusal {
-            code: code.to_owned(),
-            message: Some(revert.to_string()),
-        })
+        Err(Refusal { code: code.to_owned(), message: Some(revert.to_string()) })
     }
 
     fn redeemed(&self, payment: &Value, offer: &Value) -> Result<String, String> {
-        let Checked { message, signature } = self
-            .checked(payment, offer)
-            .map_err(|refusal| refusal.code)?;
+        let Checked { message, signature } = self.checked(payment, offer).map_err(|refusal| refusal.code)?;
         let sent = self.chain.transfer_with_authorization(&message, &signature);
         sent.map(|hash| hex32::print(&hash)).map_err(|revert| {
             let code = match revert {
@@ -354,20 +303,13 @@ impl Service for Facilitator {
         let (payment, offer) = (part("paymentPayload"), part("paymentRequirements"));
         Ok(match (&call.method, call.path.as_str()) {
             (&Method::GET, "/supported") => answer(StatusCode::OK, &self.supported()),
-            (&Method::POST, "/verify" | "/settle")
-                if !(payment.is_object() && offer.is_object()) =>
-            {
+            (&Method::POST, "/verify" | "/settle") if !(payment.is_object() && offer.is_object()) => {
                 let error = json!({"error": "Missing paymentPayload or paymentRequirements"});
                 answer(StatusCode::BAD_REQUEST, &error)
             }
-            (&Method::POST, "/verify") => {
-                answer(StatusCode::OK, &self.verify(payment, offer).to_json())
-            }
+            (&Method::POST, "/verify") => answer(StatusCode::OK, &self.verify(payment, offer).to_json()),
             (&Method::POST, "/settle") => {
-                let settlement = self
-                    .settle(payment, offer)
-                    .await
-                    .map_err(|LostReply| HungUp)?;
+                let settlement = self.settle(payment, offer).await.map_err(|LostReply| HungUp)?;
                 answer(StatusCode::OK, &settlement.to_json())
             }
             _ => answer(StatusCode::NOT_FOUND, &json!({"error": "Not found"})),

@@ -30,8 +30,8 @@ pub const NETWORK: &str = "eip155:84532";
 pub const NETWORK_V1: &str = "base-sepolia";
 /// USDC on that chain: EIP-712 name "USDC", version "2", six decimals.
 pub const USDC: Address = Address::new([
-    0x03, 0x6c, 0xbd, 0x53, 0x84, 0x2c, 0x54, 0x26, 0x63, 0x4e, 0x79, 0x29, 0x54, 0x1e, 0xc2, 0x31,
-    0x8f, 0x3d, 0xcf, 0x7e,
+    0x03, 0x6c, 0xbd, 0x53, 0x84, 0x2c, 0x54, 0x26, 0x63, 0x4e, 0x79, 0x29, 0x54, 0x1e, 0xc2, 0x31, 0x8f, 0x3d, 0xcf,
+    0x7e,
 ]);
 /// Who sends the facilitator's transactions.
 const RELAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
@@ -68,14 +68,7 @@ impl World {
         ];
         let (sellers, shops) = sellers::open(&chain, &facilitator).await?;
         servers.extend(shops);
-        Ok(Self {
-            chain,
-            facilitator,
-            rpc_url,
-            facilitator_url,
-            sellers,
-            _servers: servers,
-        })
+        Ok(Self { chain, facilitator, rpc_url, facilitator_url, sellers, _servers: servers })
     }
 
     /// The chain.

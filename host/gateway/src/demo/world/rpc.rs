@@ -35,10 +35,9 @@ impl Service for Rpc {
     async fn answer(&self, call: Call) -> Answer {
         let body = match serde_json::from_slice(&call.body) {
             Err(_) => reply(&Value::Null, Err(Fault(-32700, "parse error".to_owned()))),
-            Ok(Value::Array(calls)) if calls.is_empty() || calls.len() > BATCH => reply(
-                &Value::Null,
-                Err(Fault(-32600, "invalid batch size".to_owned())),
-            ),
+            Ok(Value::Array(calls)) if calls.is_empty() || calls.len() > BATCH => {
+                reply(&Value::Null, Err(Fault(-32600, "invalid batch size".to_owned())))
+            }
             Ok(Value::Array(calls)) => calls.iter().map(|one| self.one(one)).collect(),
             Ok(one) => self.one(&one),
         };
@@ -78,24 +77,15 @@ impl Rpc {
             "eth_chainId" => Ok(quantity(self.chain.token().chain_id)),
             "net_version" => Ok(json!(self.chain.token().chain_id.to_string())),
             "eth_blockNumber" => Ok(quantity(self.chain.head().number)),
-            "eth_getBlockByNumber" => Ok(self
-                .block(at(0))?
-                .map_or(Value::Null, |block| self.print_block(&block))),
+            "eth_getBlockByNumber" => Ok(self.block(at(0))?.map_or(Value::Null, |block| self.print_block(&block))),
             "eth_getBlockByHash" => {
                 let hash = hash(at(0)).ok_or_else(|| Fault::params("expected a block hash"))?;
-                let block = self
-                    .chain
-                    .block_with(&hash)
-                    .filter(|block| block.hash == hash);
+                let block = self.chain.block_with(&hash).filter(|block| block.hash == hash);
                 Ok(block.map_or(Value::Null, |block| self.print_block(&block)))
             }
             "eth_getTransactionReceipt" => {
-                let hash =
-                    hash(at(0)).ok_or_else(|| Fault::params("expected a transaction hash"))?;
-                let block = self
-                    .chain
-                    .block_with(&hash)
-                    .filter(|block| block.hash != hash);
+                let hash = hash(at(0)).ok_or_else(|| Fault::params("expected a transaction hash"))?;
+                let block = self.chain.block_with(&hash).filter(|block| block.hash != hash);
                 Ok(block.map_or(Value::Null, |block| self.print_receipt(&block, &hash)))
             }
             "eth_getCode" => {
@@ -108,10 +98,7 @@ impl Rpc {
                 Ok(json!(format!("0x{}", hex::encode(data))))
             }
             "eth_getLogs" => self.logs(at(0)),
-            _ => Err(Fault(
-                -32601,
-                format!("the method {method} does not exist/is not available"),
-            )),
+            _ => Err(Fault(-32601, format!("the method {method} does not exist/is not available"))),
         }
     }
 
@@ -119,10 +106,7 @@ impl Rpc {
     fn block(&self, which: &Value) -> Result<Option<Arc<Block>>, Fault> {
         if let Some(inner) = which.get("blockHash") {
             let hash = hash(inner).ok_or_else(|| Fault::params("expected a block hash"))?;
-            return Ok(self
-                .chain
-                .block_with(&hash)
-                .filter(|block| block.hash == hash));
+            return Ok(self.chain.block_with(&hash).filter(|block| block.hash == hash));
         }
         let which = which.get("blockNumber").unwrap_or(which);
         Ok(match which {
@@ -132,11 +116,8 @@ impl Rpc {
                 "finalized" | "safe" => Some(self.chain.finalized()),
                 "earliest" => self.chain.block(0),
                 number => {
-                    let digits = number
-                        .strip_prefix("0x")
-                        .ok_or_else(|| Fault::params("expected a block"))?;
-                    let height = u64::from_str_radix(digits, 16)
-                        .map_err(|_| Fault::params("expected a block"))?;
+                    let digits = number.strip_prefix("0x").ok_or_else(|| Fault::params("expected a block"))?;
+                    let height = u64::from_str_radix(digits, 16).map_err(|_| Fault::params("expected a block"))?;
                     self.chain.block(height)
                 }
             },
@@ -145,8 +126,7 @@ impl Rpc {
     }
 
     fn existing(&self, which: &Value) -> Result<Arc<Block>, Fault> {
-        self.block(which)?
-            .ok_or_else(|| Fault(-32000, "header not found".to_owned()))
+        self.block(which)?.ok_or_else(|| Fault(-32000, "header not found".to_owned()))
     }
 
     fn eth_call(&self, call: &Value, which: &Value) -> Result<Vec<u8>, Fault> {
@@ -155,13 +135,9 @@ impl Rpc {
         if address(call.get("to").unwrap_or(&Value::Null))? != token.verifying_contract {
             return Ok(Vec::new()); // no code there: a call that succeeds and returns nothing
         }
-        let input = call
-            .get("input")
-            .or_else(|| call.get("data"))
-            .and_then(Value::as_str)
-            .unwrap_or("0x");
-        let input = hex::decode(input.strip_prefix("0x").unwrap_or(input))
-            .map_err(|_| Fault::params("expected hex"))?;
+        let input = call.get("input").or_else(|| call.get("data")).and_then(Value::as_str).unwrap_or("0x");
+        let input =
+            hex::decode(input.strip_prefix("0x").unwrap_or(input)).map_err(|_| Fault::params("expected hex"))?;
         let reverted = || Fault(3, "execution reverted".to_owned());
         let (selector, arguments) = input.split_first_chunk::<4>().ok_or_else(reverted)?;
         let (words, _) = arguments.as_chunks::<32>();
@@ -170,8 +146,7 @@ impl Rpc {
             let owner = words.first().and_then(unpadded).ok_or_else(reverted)?;
             Ok(word(self.chain.balance_at(owner, height)).to_vec())
         } else if is("authorizationState(address,bytes32)") {
-            let (Some(owner), Some(nonce)) = (words.first().and_then(unpadded), words.get(1))
-            else {
+            let (Some(owner), Some(nonce)) = (words.first().and_then(unpadded), words.get(1)) else {
                 return Err(reverted());
             };
             let spent = self.chain.authorization_state_at(owner, nonce, height);
@@ -192,37 +167,24 @@ impl Rpc {
     fn logs(&self, filter: &Value) -> Result<Value, Fault> {
         let field = |name: &str| filter.get(name).unwrap_or(&Value::Null);
         let (first, last) = if filter.get("blockHash").is_some() {
-            let block = self
-                .block(filter)?
-                .ok_or_else(|| Fault(-32000, "unknown block".to_owned()))?;
+            let block = self.block(filter)?.ok_or_else(|| Fault(-32000, "unknown block".to_owned()))?;
             (block.number, block.number)
         } else {
             let head = self.chain.head().number;
             // A range may begin or end above the head; nothing is there.
-            let height = |which: &Value| {
-                Ok(self
-                    .block(which)?
-                    .map_or(head.saturating_add(1), |block| block.number))
-            };
+            let height = |which: &Value| Ok(self.block(which)?.map_or(head.saturating_add(1), |block| block.number));
             (height(field("fromBlock"))?, height(field("toBlock"))?)
         };
         if first > last {
             return Err(Fault(-32000, "invalid block range params".to_owned()));
         }
         if last.saturating_sub(first) > LOG_RANGE {
-            return Err(Fault(
-                -32005,
-                format!("query exceeds max block range {LOG_RANGE}"),
-            ));
+            return Err(Fault(-32005, format!("query exceeds max block range {LOG_RANGE}")));
         }
         let token = self.chain.token().verifying_contract;
         let ours = match field("address") {
             Value::Null => true,
-            Value::Array(any) => any
-                .iter()
-                .map(address)
-                .collect::<Result<Vec<_>, _>>()?
-                .contains(&token),
+            Value::Array(any) => any.iter().map(address).collect::<Result<Vec<_>, _>>()?.contains(&token),
             one => address(one)? == token,
         };
         let wanted = topics(field("topics"))?;
@@ -235,11 +197,7 @@ impl Rpc {
     }
 
     fn print_block(&self, block: &Block) -> Value {
-        let transactions: Vec<_> = block
-            .transaction
-            .iter()
-            .map(|one| hex32::print(&one.hash))
-            .collect();
+        let transactions: Vec<_> = block.transaction.iter().map(|one| hex32::print(&one.hash)).collect();
         let empty = hex32::print(&[0; 32]);
         json!({
             "number": quantity(block.number),
@@ -277,15 +235,8 @@ impl Rpc {
         let Some(transaction) = &block.transaction else {
             return Vec::new();
         };
-        let token = self
-            .chain
-            .token()
-            .verifying_contract
-            .to_string()
-            .to_lowercase();
-        let numbered = (0_u64..)
-            .zip(&transaction.logs)
-            .filter(|(_, log)| wanted(log));
+        let token = self.chain.token().verifying_contract.to_string().to_lowercase();
+        let numbered = (0_u64..).zip(&transaction.logs).filter(|(_, log)| wanted(log));
         let print = |(index, log): (u64, &Log)| {
             json!({
                 "address": token,
@@ -320,11 +271,7 @@ fn topics(filter: &Value) -> Result<Vec<Vec<Hash>>, Fault> {
 
 fn matches(log: &Log, wanted: &[Vec<Hash>]) -> bool {
     let mut positions = wanted.iter().enumerate();
-    positions.all(|(index, any)| {
-        log.topics
-            .get(index)
-            .is_some_and(|topic| any.is_empty() || any.contains(topic))
-    })
+    positions.all(|(index, any)| log.topics.get(index).is_some_and(|topic| any.is_empty() || any.contains(topic)))
 }
 
 fn quantity(number: u64) -> Value {
@@ -337,8 +284,7 @@ fn hash(value: &Value) -> Option<Hash> {
 
 fn address(value: &Value) -> Result<Address, Fault> {
     let text = value.as_str().unwrap_or_default().to_lowercase();
-    text.parse()
-        .map_err(|_| Fault::params("expected an address"))
+    text.parse().map_err(|_| Fault::params("expected an address"))
 }
 
 /// The address in an ABI word.

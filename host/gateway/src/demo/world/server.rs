@@ -94,9 +94,7 @@ pub(super) fn serve<S: Service>(listener: TcpListener, service: Arc<S>) -> Serve
             }
         }
     });
-    Server {
-        accepting: accepting.abort_handle(),
-    }
+    Server { accepting: accepting.abort_handle() }
 }
 
 async fn converse<S: Service>(stream: TcpStream, service: Arc<S>) {
@@ -110,24 +108,13 @@ async fn converse<S: Service>(stream: TcpStream, service: Arc<S>) {
         }
     });
     // The only errors are clients that went away and our own wish to hang up: neither is news.
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn read(request: Request<Incoming>) -> Option<Call> {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_LIMIT)
-        .collect()
-        .await
-        .ok()?
-        .to_bytes();
-    Some(Call {
-        method: head.method,
-        path: head.uri.path().to_owned(),
-        headers: head.headers,
-        body,
-    })
+    let body = Limited::new(body, BODY_LIMIT).collect().await.ok()?.to_bytes();
+    Some(Call { method: head.method, path: head.uri.path().to_owned(), headers: head.headers, body })
 }
 
 /// A JSON answer.
@@ -136,16 +123,10 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Response<Content> {
 }
 
 /// An answer with any content.
-pub(super) fn with_content(
-    status: StatusCode,
-    media: &'static str,
-    content: Content,
-) -> Response<Content> {
+pub(super) fn with_content(status: StatusCode, media: &'static str, content: Content) -> Response<Content> {
     let mut response = Response::new(content);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
@@ -199,10 +180,7 @@ impl Body for Content {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let data = match &mut *self {
             Self::Whole(rest) => std::mem::take(rest),
             Self::Endless(bytes) => bytes.clone(),
@@ -222,9 +200,7 @@ impl Body for Content {
 
     fn size_hint(&self) -> hyper::body::SizeHint {
         match self {
-            Self::Whole(rest) => {
-                hyper::body::SizeHint::with_exact(u64::try_from(rest.len()).unwrap_or(u64::MAX))
-            }
+            Self::Whole(rest) => hyper::body::SizeHint::with_exact(u64::try_from(rest.len()).unwrap_or(u64::MAX)),
             Self::Endless(_) | Self::Dripping(..) => hyper::body::SizeHint::default(),
         }
     }

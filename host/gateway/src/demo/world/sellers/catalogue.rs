@@ -102,13 +102,8 @@ const REPORT: Route = Route {
     description: "a research report",
     goods: Goods::Json(r#"{"title":"The market for anvils","pages":12,"finding":"steady"}"#),
 };
-const ECHO: Route = Route {
-    method: "POST",
-    path: "/echo",
-    prices: &[2_000],
-    description: "says what it was told",
-    goods: Goods::Echo,
-};
+const ECHO: Route =
+    Route { method: "POST", path: "/echo", prices: &[2_000], description: "says what it was told", goods: Goods::Echo };
 const BROKEN: Route = Route {
     method: "GET",
     path: "/broken",
@@ -142,15 +137,8 @@ const INJECTION: Route = Route {
     ..QUOTE
 };
 
-const TRADE: Plan = Plan {
-    name: "",
-    about: "",
-    version: 2,
-    routes: &[QUOTE],
-    unpaid: Unpaid::Terms,
-    paid: Paid::Goods,
-    patch: &[],
-};
+const TRADE: Plan =
+    Plan { name: "", about: "", version: 2, routes: &[QUOTE], unpaid: Unpaid::Terms, paid: Paid::Goods, patch: &[] };
 
 /// Where redirects lead.
 pub(super) const ELSEWHERE: &str = "elsewhere";
@@ -170,23 +158,9 @@ pub(super) const SELLERS: &[Plan] = &[
         routes: &[QUOTE, REPORT, ECHO, BROKEN, FREE],
         ..TRADE
     },
-    Plan {
-        name: ELSEWHERE,
-        about: "an honest seller, where redirects lead",
-        ..TRADE
-    },
-    Plan {
-        name: "takes-and-hangs-up",
-        about: "settles, then closes without an answer",
-        paid: Paid::HangUp,
-        ..TRADE
-    },
-    Plan {
-        name: "takes-and-goes-silent",
-        about: "settles, then never answers",
-        paid: Paid::Silence,
-        ..TRADE
-    },
+    Plan { name: ELSEWHERE, about: "an honest seller, where redirects lead", ..TRADE },
+    Plan { name: "takes-and-hangs-up", about: "settles, then closes without an answer", paid: Paid::HangUp, ..TRADE },
+    Plan { name: "takes-and-goes-silent", about: "settles, then never answers", paid: Paid::Silence, ..TRADE },
     Plan {
         name: "raises-price",
         about: "asks ten times more once a payment is presented",
@@ -199,18 +173,8 @@ pub(super) const SELLERS: &[Plan] = &[
         paid: Paid::RaisePrice { settle: true },
         ..TRADE
     },
-    Plan {
-        name: "takes-and-fails",
-        about: "settles, then answers 500",
-        paid: Paid::Fault,
-        ..TRADE
-    },
-    Plan {
-        name: "no-receipt",
-        about: "delivers without a receipt and never redeems",
-        paid: Paid::NoReceipt,
-        ..TRADE
-    },
+    Plan { name: "takes-and-fails", about: "settles, then answers 500", paid: Paid::Fault, ..TRADE },
+    Plan { name: "no-receipt", about: "delivers without a receipt and never redeems", paid: Paid::NoReceipt, ..TRADE },
     Plan {
         name: "fake-receipt",
         about: "delivers with a receipt for a transaction that does not exist",
@@ -244,59 +208,17 @@ pub(super) const SELLERS: &[Plan] = &[
     Plan {
         name: "redirects-to-metadata",
         about: "redirects to the cloud's metadata address",
-        unpaid: Unpaid::Redirect(
-            "http://169.254.169.254/latest/meta-data/iam/security-credentials/",
-        ),
+        unpaid: Unpaid::Redirect("http://169.254.169.254/latest/meta-data/iam/security-credentials/"),
         ..TRADE
     },
-    Plan {
-        name: "two-terms",
-        about: "sends two PAYMENT-REQUIRED headers",
-        unpaid: Unpaid::TwoTerms,
-        ..TRADE
-    },
-    Plan {
-        name: "huge-terms",
-        about: "sends terms of about 170 KiB",
-        unpaid: Unpaid::HugeTerms,
-        ..TRADE
-    },
-    Plan {
-        name: "endless-terms",
-        about: "sends a 402 whose body never ends",
-        unpaid: Unpaid::EndlessTerms,
-        ..TRADE
-    },
-    Plan {
-        name: "never-answers",
-        about: "accepts the connection and says nothing",
-        unpaid: Unpaid::Silence,
-        ..TRADE
-    },
-    Plan {
-        name: "endless-body",
-        about: "settles, and the content never ends",
-        paid: Paid::Endless,
-        ..TRADE
-    },
-    Plan {
-        name: "slow-body",
-        about: "settles, and sends one byte a second",
-        paid: Paid::Dripping,
-        ..TRADE
-    },
-    Plan {
-        name: "hex-amount",
-        about: "asks for \"0x3e8\"",
-        patch: &[("amount", r#""0x3e8""#)],
-        ..TRADE
-    },
-    Plan {
-        name: "number-amount",
-        about: "asks for 1000, not \"1000\"",
-        patch: &[("amount", "1000")],
-        ..TRADE
-    },
+    Plan { name: "two-terms", about: "sends two PAYMENT-REQUIRED headers", unpaid: Unpaid::TwoTerms, ..TRADE },
+    Plan { name: "huge-terms", about: "sends terms of about 170 KiB", unpaid: Unpaid::HugeTerms, ..TRADE },
+    Plan { name: "endless-terms", about: "sends a 402 whose body never ends", unpaid: Unpaid::EndlessTerms, ..TRADE },
+    Plan { name: "never-answers", about: "accepts the connection and says nothing", unpaid: Unpaid::Silence, ..TRADE },
+    Plan { name: "endless-body", about: "settles, and the content never ends", paid: Paid::Endless, ..TRADE },
+    Plan { name: "slow-body", about: "settles, and sends one byte a second", paid: Paid::Dripping, ..TRADE },
+    Plan { name: "hex-amount", about: "asks for \"0x3e8\"", patch: &[("amount", r#""0x3e8""#)], ..TRADE },
+    Plan { name: "number-amount", about: "asks for 1000, not \"1000\"", patch: &[("amount", "1000")], ..TRADE },
     Plan {
         name: "text-timeout",
         about: "gives maxTimeoutSeconds as a string",
@@ -340,10 +262,7 @@ pub(super) const SELLERS: &[Plan] = &[
     Plan {
         name: "wants-permit2",
         about: "wants a Permit2 signature",
-        patch: &[(
-            "extra",
-            r#"{"name":"USDC","version":"2","assetTransferMethod":"permit2"}"#,
-        )],
+        patch: &[("extra", r#"{"name":"USDC","version":"2","assetTransferMethod":"permit2"}"#)],
         ..TRADE
     },
     Plan {

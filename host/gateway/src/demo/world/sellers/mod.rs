@@ -87,10 +87,7 @@ impl Seller {
     /// Host and port, as allow-lists have them.
     #[must_use]
     pub fn authority(&self) -> &str {
-        self.shop
-            .url
-            .strip_prefix("http://")
-            .unwrap_or(&self.shop.url)
+        self.shop.url.strip_prefix("http://").unwrap_or(&self.shop.url)
     }
 
     /// Where its offers want the money.
@@ -106,10 +103,7 @@ impl Seller {
 
     /// Asks another price on a path from now on, in atomic units; earlier offers lapse.
     pub fn set_price(&self, path: &str, price: u128) {
-        self.shop
-            .books()
-            .prices
-            .insert(path.to_owned(), vec![price]);
+        self.shop.books().prices.insert(path.to_owned(), vec![price]);
     }
 
     /// What it counted.
@@ -184,9 +178,7 @@ impl Books {
     /// Adds to a visit what it was answered.
     fn answered(&mut self, number: u64, status: u16) {
         let from_the_end = self.requests.saturating_sub(number);
-        let index = usize::try_from(from_the_end)
-            .ok()
-            .and_then(|back| self.visits.len().checked_sub(back));
+        let index = usize::try_from(from_the_end).ok().and_then(|back| self.visits.len().checked_sub(back));
         if let Some(visit) = index.and_then(|index| self.visits.get_mut(index)) {
             visit.status = Some(status);
         }
@@ -194,10 +186,7 @@ impl Books {
 }
 
 /// Opens every shop of the catalogue.
-pub(super) async fn open(
-    chain: &Chain,
-    facilitator: &Facilitator,
-) -> io::Result<(Vec<Seller>, Vec<server::Server>)> {
+pub(super) async fn open(chain: &Chain, facilitator: &Facilitator) -> io::Result<(Vec<Seller>, Vec<server::Server>)> {
     let mut ports = Vec::new();
     let mut elsewhere = String::new();
     for plan in SELLERS {

@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::chain::{Chain, Hash};
 use super::super::facilitator::{Facilitator, LostReply, message};
-use super::super::server::{
-    Answer, Call, Content, HungUp, Service, decode, json as answer, put, with_content,
-};
+use super::super::server::{Answer, Call, Content, HungUp, Service, decode, json as answer, put, with_content};
 use super::catalogue::{Goods, Paid, Plan, Route, Unpaid};
 use super::terms::{PAYMENT, PAYMENT_V1, patch};
 use super::{Books, Redeemed, Visit};
@@ -47,19 +45,10 @@ impl Payment {
 
 impl Service for Shop {
     async fn answer(&self, call: Call) -> Answer {
-        let header = if self.plan.version == 1 {
-            PAYMENT_V1
-        } else {
-            PAYMENT
-        };
+        let header = if self.plan.version == 1 { PAYMENT_V1 } else { PAYMENT };
         let presented = call.headers.contains_key(PAYMENT) || call.headers.contains_key(PAYMENT_V1);
         let payment = call.headers.get(header).and_then(decode);
-        let payment = payment.and_then(|json| {
-            Some(Payment {
-                message: message(&json)?,
-                json,
-            })
-        });
+        let payment = payment.and_then(|json| Some(Payment { message: message(&json)?, json }));
         let number = self.enter(&call, presented, payment.as_ref());
         let answer = self.respond(&call, payment).await;
         if let Ok(response) = &answer {
@@ -86,13 +75,8 @@ impl Shop {
 
     async fn respond(&self, call: &Call, payment: Option<Payment>) -> Answer {
         let mut routes = self.plan.routes.iter();
-        let Some(route) =
-            routes.find(|route| route.method == call.method.as_str() && route.path == call.path)
-        else {
-            return Ok(answer(
-                StatusCode::NOT_FOUND,
-                &json!({"error": "not found"}),
-            ));
+        let Some(route) = routes.find(|route| route.method == call.method.as_str() && route.path == call.path) else {
+            return Ok(answer(StatusCode::NOT_FOUND, &json!({"error": "not found"})));
         };
         if route.prices.is_empty() {
             return Ok(goods(route, call));
@@ -104,8 +88,7 @@ impl Shop {
             (_, Some(payment)) => self.paid(route, call, &payment).await,
             (Unpaid::Terms, None) => Ok(self.unpaid(route)),
             (Unpaid::TwoTerms, None) => {
-                let terms =
-                    |factor| self.terms(route, &self.offers(route, factor), "Payment required");
+                let terms = |factor| self.terms(route, &self.offers(route, factor), "Payment required");
                 Ok(self.demand_twice(&terms(1), &terms(1_000)))
             }
             (Unpaid::HugeTerms, None) => {
@@ -117,11 +100,7 @@ impl Shop {
             }
             (Unpaid::EndlessTerms, None) => {
                 let body = Content::Endless(" ".repeat(1 << 14).into());
-                Ok(with_content(
-                    StatusCode::PAYMENT_REQUIRED,
-                    "application/json",
-                    body,
-                ))
+                Ok(with_content(StatusCode::PAYMENT_REQUIRED, "application/json", body))
             }
         }
     }
@@ -154,20 +133,12 @@ impl Shop {
     }
 
     /// What happens after the check.
-    async fn misbehaved(
-        &self,
-        route: &Route,
-        call: &Call,
-        payment: &Payment,
-        offer: &Value,
-    ) -> Answer {
+    async fn misbehaved(&self, route: &Route, call: &Call, payment: &Payment, offer: &Value) -> Answer {
         match self.plan.paid {
             Paid::RaisePrice { settle: false } => return Ok(self.raised(route)),
             Paid::NoReceipt => return Ok(goods(route, call)),
             Paid::FakeReceipt => {
-                let invented = keccak256(
-                    &[b"no such transaction".as_slice(), &payment.message.nonce].concat(),
-                );
+                let invented = keccak256(&[b"no such transaction".as_slice(), &payment.message.nonce].concat());
                 let receipt = json!({
                     "success": true, "transaction": hex32::print(&invented),
                     "network": offer.get("network"), "payer": payment.message.from,
@@ -207,9 +178,7 @@ impl Shop {
                 let body = Content::dripping("slow and steady ".repeat(16));
                 Ok(self.delivered(with_content(StatusCode::OK, "text/plain", body), &receipt))
             }
-            Paid::Goods | Paid::NoReceipt | Paid::FakeReceipt | Paid::Elsewhere => {
-                Ok(self.delivered(goods, &receipt))
-            }
+            Paid::Goods | Paid::NoReceipt | Paid::FakeReceipt | Paid::Elsewhere => Ok(self.delivered(goods, &receipt)),
         }
     }
 
@@ -217,18 +186,14 @@ impl Shop {
     fn accepted(&self, route: &Route, payment: &Value) -> Option<Value> {
         let chosen = |offer: &Value| {
             if self.plan.version == 1 {
-                ["scheme", "network"]
-                    .iter()
-                    .all(|key| payment.get(key) == offer.get(key))
+                ["scheme", "network"].iter().all(|key| payment.get(key) == offer.get(key))
             } else {
                 payment.get("accepted") == Some(offer)
             }
         };
         let version = payment.get("x402Version").and_then(Value::as_u64);
         let mut offers = self.offers(route, 1).into_iter();
-        offers
-            .find(chosen)
-            .filter(|_| version == Some(self.plan.version))
+        offers.find(chosen).filter(|_| version == Some(self.plan.version))
     }
 
     /// Redeems a payment and writes it down; the receipt, good or bad.
@@ -244,10 +209,7 @@ impl Shop {
         if settlement.outcome.is_err() {
             return Err(receipt);
         }
-        let redeemed = Redeemed {
-            payload: payment.payload().clone(),
-            receipt: receipt.clone(),
-        };
+        let redeemed = Redeemed { payload: payment.payload().clone(), receipt: receipt.clone() };
         self.books().redeemed.insert(payment.key(), redeemed);
         Ok(receipt)
     }
@@ -269,20 +231,13 @@ impl Shop {
 fn goods(route: &Route, call: &Call) -> Response<Content> {
     match route.goods {
         Goods::Json(text) => with_content(StatusCode::OK, "application/json", Content::whole(text)),
-        Goods::Echo => with_content(
-            StatusCode::OK,
-            "application/octet-stream",
-            Content::whole(call.body.clone()),
-        ),
+        Goods::Echo => with_content(StatusCode::OK, "application/octet-stream", Content::whole(call.body.clone())),
         Goods::Fault => fault(),
     }
 }
 
 fn fault() -> Response<Content> {
-    answer(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        &json!({"error": "something broke"}),
-    )
+    answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "something broke"}))
 }
 
 fn redirect(status: StatusCode, target: &str) -> Response<Content> {

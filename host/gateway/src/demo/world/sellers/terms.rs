@@ -20,10 +20,7 @@ impl Shop {
     /// The offers on a route today, as they are published.
     pub(super) fn offers(&self, route: &Route, factor: u128) -> Vec<Value> {
         let books = self.books();
-        let prices = books
-            .prices
-            .get(route.path)
-            .map_or(route.prices, Vec::as_slice);
+        let prices = books.prices.get(route.path).map_or(route.prices, Vec::as_slice);
         let token = self.chain.token();
         let extra = json!({"name": token.name, "version": token.version});
         let offer = |price: &u128| {
@@ -64,11 +61,7 @@ impl Shop {
 
     /// The first demand: nobody has paid, or nobody can tell.
     pub(super) fn unpaid(&self, route: &Route) -> Response<Content> {
-        let error = if self.plan.version == 1 {
-            "X-PAYMENT header is required"
-        } else {
-            "Payment required"
-        };
+        let error = if self.plan.version == 1 { "X-PAYMENT header is required" } else { "Payment required" };
         self.demand(&self.terms(route, &self.offers(route, 1), error))
     }
 
@@ -99,10 +92,7 @@ impl Shop {
     /// failed receipt with no transaction, although a lost reply may mean that the money moved.
     pub(super) fn unsettled(&self, route: &Route, receipt: &Value) -> Response<Content> {
         if self.plan.version == 1 {
-            let why = receipt
-                .get("errorReason")
-                .and_then(Value::as_str)
-                .unwrap_or("fetch failed");
+            let why = receipt.get("errorReason").and_then(Value::as_str).unwrap_or("fetch failed");
             return self.refused(route, why);
         }
         let mut response = answer(StatusCode::PAYMENT_REQUIRED, &json!({}));
@@ -112,11 +102,7 @@ impl Shop {
 
     /// Adds a receipt to an answer.
     pub(super) fn attach(&self, response: &mut Response<Content>, receipt: &Value) {
-        let name = if self.plan.version == 1 {
-            RECEIPT_V1
-        } else {
-            RECEIPT
-        };
+        let name = if self.plan.version == 1 { RECEIPT_V1 } else { RECEIPT };
         put(response, name, &encode(receipt));
         put(response, CACHE_CONTROL, "private");
     }
@@ -132,9 +118,6 @@ pub(super) fn patch(object: &mut Value, patch: Patch) {
         return;
     };
     for (key, value) in patch {
-        object.insert(
-            (*key).to_owned(),
-            serde_json::from_str(value).unwrap_or_default(),
-        );
+        object.insert((*key).to_owned(), serde_json::from_str(value).unwrap_or_default());
     }
 }

@@ -11,27 +11,17 @@ fn a_signed_transfer_moves_money_once() {
     let before = chain.head().number;
     assert!(!chain.authorization_state(buyer.address(), &message.nonce));
 
-    let hash = chain
-        .transfer_with_authorization(&message, &signature)
-        .unwrap();
+    let hash = chain.transfer_with_authorization(&message, &signature).unwrap();
     assert_eq!(chain.balance(PAYEE), 1_000);
     assert_eq!(chain.balance(buyer.address()), 9_999_000);
     assert!(chain.authorization_state(buyer.address(), &message.nonce));
     let block = chain.block_with(&hash).unwrap();
-    assert_eq!(
-        block.transaction.as_ref().unwrap().logs.len(),
-        2,
-        "AuthorizationUsed and Transfer"
-    );
+    assert_eq!(block.transaction.as_ref().unwrap().logs.len(), 2, "AuthorizationUsed and Transfer");
 
     let again = chain.transfer_with_authorization(&message, &signature);
     assert_eq!(again, Err(Revert::UsedOrCanceled), "a replayed nonce");
     assert_eq!(chain.balance(PAYEE), 1_000);
-    assert_eq!(
-        chain.balance_at(PAYEE, before),
-        0,
-        "the past stays as it was"
-    );
+    assert_eq!(chain.balance_at(PAYEE, before), 0, "the past stays as it was");
     assert!(!chain.authorization_state_at(buyer.address(), &message.nonce, before));
 }
 
@@ -43,100 +33,38 @@ fn the_contract_refuses() {
         let signature = signer.sign(&message.digest(&token()));
         let got = chain.transfer_with_authorization(&message, &signature);
         assert_eq!(got, Err(want), "{what}");
-        assert!(
-            !chain.authorization_state(message.from, &message.nonce),
-            "{what}: nothing happened"
-        );
+        assert!(!chain.authorization_state(message.from, &message.nonce), "{what}: nothing happened");
     };
     let good = buyer.message(PAYEE, 1_000, 1);
-    check(
-        "signed by another key",
-        good,
-        &stranger,
-        Revert::InvalidSignature,
-    );
-    check(
-        "before equals now",
-        TransferWithAuthorization {
-            valid_before: START,
-            ..good
-        },
-        &buyer,
-        Revert::Expired,
-    );
-    check(
-        "after equals now",
-        TransferWithAuthorization {
-            valid_after: START,
-            ..good
-        },
-        &buyer,
-        Revert::NotYetValid,
-    );
-    check(
-        "more than there is",
-        buyer.message(PAYEE, 10_000_001, 1),
-        &buyer,
-        Revert::InsufficientBalance,
-    );
-    check(
-        "payer without money",
-        stranger.message(PAYEE, 1, 1),
-        &stranger,
-        Revert::InsufficientBalance,
-    );
-    check(
-        "to nobody",
-        buyer.message(Address::new([0; 20]), 1, 1),
-        &buyer,
-        Revert::ZeroAddress,
-    );
+    check("signed by another key", good, &stranger, Revert::InvalidSignature);
+    check("before equals now", TransferWithAuthorization { valid_before: START, ..good }, &buyer, Revert::Expired);
+    check("after equals now", TransferWithAuthorization { valid_after: START, ..good }, &buyer, Revert::NotYetValid);
+    check("more than there is", buyer.message(PAYEE, 10_000_001, 1), &buyer, Revert::InsufficientBalance);
+    check("payer without money", stranger.message(PAYEE, 1, 1), &stranger, Revert::InsufficientBalance);
+    check("to nobody", buyer.message(Address::new([0; 20]), 1, 1), &buyer, Revert::ZeroAddress);
 
-    let foreign = Eip712Domain {
-        name: "USD Coin".to_owned(),
-        ..token()
-    };
+    let foreign = Eip712Domain { name: "USD Coin".to_owned(), ..token() };
     let signature = buyer.sign(&good.digest(&foreign));
     let got = chain.transfer_with_authorization(&good, &signature);
-    assert_eq!(
-        got,
-        Err(Revert::InvalidSignature),
-        "signed for another token"
-    );
+    assert_eq!(got, Err(Revert::InvalidSignature), "signed for another token");
 
-    let last = TransferWithAuthorization {
-        valid_before: START + 1,
-        valid_after: START - 1,
-        ..good
-    };
+    let last = TransferWithAuthorization { valid_before: START + 1, valid_after: START - 1, ..good };
     let signature = buyer.sign(&last.digest(&token()));
-    assert!(
-        chain.transfer_with_authorization(&last, &signature).is_ok(),
-        "strictly between"
-    );
+    assert!(chain.transfer_with_authorization(&last, &signature).is_ok(), "strictly between");
 }
 
 #[test]
 fn a_cancelled_nonce_cannot_be_redeemed() {
     let (chain, _, buyer) = chain();
     let message = buyer.message(PAYEE, 1_000, 1);
-    let cancel = CancelAuthorization {
-        authorizer: buyer.address(),
-        nonce: message.nonce,
-    };
+    let cancel = CancelAuthorization { authorizer: buyer.address(), nonce: message.nonce };
     let forged = Buyer::new(2).sign(&cancel.digest(&token()));
-    assert_eq!(
-        chain.cancel_authorization(&cancel, &forged),
-        Err(Revert::InvalidSignature)
-    );
+    assert_eq!(chain.cancel_authorization(&cancel, &forged), Err(Revert::InvalidSignature));
 
     let signature = buyer.sign(&cancel.digest(&token()));
     chain.cancel_authorization(&cancel, &signature).unwrap();
     let signature = buyer.sign(&message.digest(&token()));
-    assert_eq!(
-        chain.transfer_with_authorization(&message, &signature),
-        Err(Revert::UsedOrCanceled)
-    );
+    assert_eq!(chain.transfer_with_authorization(&message, &signature), Err(Revert::UsedOrCanceled));
     assert_eq!(chain.balance(PAYEE), 0);
 }
 
@@ -144,17 +72,10 @@ fn a_cancelled_nonce_cannot_be_redeemed() {
 fn blocks_follow_the_clock_and_finality_may_lag() {
     let (chain, watch, _) = chain();
     let first = chain.head();
-    assert_eq!(
-        chain.head(),
-        first,
-        "nothing happens while time stands still"
-    );
+    assert_eq!(chain.head(), first, "nothing happens while time stands still");
     watch.advance(600);
     let second = chain.head();
-    assert_eq!(
-        (second.number, second.timestamp),
-        (first.number + 1, START + 600)
-    );
+    assert_eq!((second.number, second.timestamp), (first.number + 1, START + 600));
     assert_eq!(second.parent, first.hash);
     assert_eq!(chain.finalized(), second);
     chain.set_finality_lag(1);
@@ -169,9 +90,7 @@ fn the_same_history_has_the_same_hashes() {
         let (chain, watch, buyer) = chain();
         let message = buyer.message(PAYEE, 1_000, 1);
         watch.advance(10);
-        chain
-            .transfer_with_authorization(&message, &buyer.sign(&message.digest(&token())))
-            .unwrap();
+        chain.transfer_with_authorization(&message, &buyer.sign(&message.digest(&token()))).unwrap();
         chain.head().hash
     };
     assert_eq!(run(), run());

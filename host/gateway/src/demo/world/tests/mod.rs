@@ -8,9 +8,7 @@ mod sellers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::evm::{
-    Address, CancelAuthorization, Signature65, TransferWithAuthorization, address_of,
-};
+use countersign_core::evm::{Address, CancelAuthorization, Signature65, TransferWithAuthorization, address_of};
 use countersign_core::evm::{Eip712Domain, hex32};
 use countersign_core::money::Atomic;
 use countersign_core::time::Timestamp;
@@ -47,12 +45,7 @@ impl Watch {
 }
 
 fn token() -> Eip712Domain {
-    Eip712Domain {
-        name: "USDC".to_owned(),
-        version: "2".to_owned(),
-        chain_id: CHAIN_ID,
-        verifying_contract: USDC,
-    }
+    Eip712Domain { name: "USDC".to_owned(), version: "2".to_owned(), chain_id: CHAIN_ID, verifying_contract: USDC }
 }
 
 struct Buyer(SigningKey);
@@ -84,10 +77,7 @@ impl Buyer {
 
     /// The payment for an offer of either version.
     fn pay(&self, version: u64, offer: &Value, nonce: u8) -> Value {
-        let price = offer
-            .get("amount")
-            .or_else(|| offer.get("maxAmountRequired"))
-            .unwrap();
+        let price = offer.get("amount").or_else(|| offer.get("maxAmountRequired")).unwrap();
         let payee = offer["payTo"].as_str().unwrap().parse().unwrap();
         let message = self.message(payee, price.as_str().unwrap().parse().unwrap(), nonce);
         let mut payment = json!({
@@ -144,40 +134,21 @@ async fn send(
     headers: &[(&str, String)],
     body: String,
 ) -> hyper::Result<http::Response<Incoming>> {
-    let (authority, path) = url
-        .strip_prefix("http://")
-        .unwrap()
-        .split_once('/')
-        .unwrap();
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let stream = tokio::net::TcpStream::connect(authority).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("/{path}"))
-        .header("host", authority);
+    let mut request = Request::builder().method(method).uri(format!("/{path}")).header("host", authority);
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    sender
-        .send_request(request.body(Full::<Bytes>::from(body)).unwrap())
-        .await
+    sender.send_request(request.body(Full::<Bytes>::from(body)).unwrap()).await
 }
 
-async fn fetch(
-    method: &str,
-    url: &str,
-    headers: &[(&str, String)],
-    body: String,
-) -> hyper::Result<Answer> {
+async fn fetch(method: &str, url: &str, headers: &[(&str, String)], body: String) -> hyper::Result<Answer> {
     let (head, body) = send(method, url, headers, body).await?.into_parts();
     let body = body.collect().await?.to_bytes();
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body,
-    })
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 async fn get(url: &str) -> Answer {
@@ -190,11 +161,7 @@ async fn post(url: &str, body: &Value) -> Answer {
 
 /// Presents a payment of either version to a `GET` route.
 async fn present(url: &str, payment: &Value) -> hyper::Result<Answer> {
-    let header = if payment["x402Version"] == 1 {
-        "x-payment"
-    } else {
-        "payment-signature"
-    };
+    let header = if payment["x402Version"] == 1 { "x-payment" } else { "payment-signature" };
     fetch("GET", url, &[(header, encode(payment))], String::new()).await
 }
 
