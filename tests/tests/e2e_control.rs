@@ -142,7 +142,7 @@ fn a_call_that_waits_hears_yes_and_no() {
         } else {
             let body = refusal(&answer, 403, "approval-denied");
             assert_eq!(body["retry"], false);
-            assert_eq!(till.agent().payment(text(&body, "/payment"))["state"], "denied");
+            assert_eq!(till.agent().payment(text(&body, "/payment"))["state"], "failed");
         }
     }
     assert_eq!(till.amounts(), [1000]);
@@ -155,7 +155,7 @@ fn silence_is_a_no() {
     let till = Till::at(Peers::shared(), [Policy::vendors(), caps("5.00"), review], |config| config);
     let order = json!({"purchase_id": "slow", "wait_seconds": 30});
     let body = refusal(&till.agent().fetch(&till.v2("/cheap"), order), 403, "approval-expired");
-    assert_eq!(till.agent().payment(text(&body, "/payment"))["state"], "denied");
+    assert_eq!(till.agent().payment(text(&body, "/payment"))["state"], "failed");
     assert_eq!(waiting(&till), [""; 0]);
     assert_eq!(held(&till, "agent/scout"), "0");
     assert_eq!(till.amounts(), [0; 0]);
@@ -391,7 +391,6 @@ fn a_suspension_stops_everything_at_once() {
     assert!(answer.text().contains(&redeemable), "what is still redeemable is not listed: {}", answer.text());
     refusal(&till.agent().fetch(&till.v2("/cheap"), json!({})), 403, "suspended");
     // Nor is anything presented again.
-    till.peers.facilitator();
     refusal(&till.agent().fetch(&till.v2("/fail500"), json!({"purchase_id": "open"})), 403, "suspended");
     assert!(!items(&till.gateway.operator().get("/v1/suspend")).is_empty());
     till.gateway.restart();

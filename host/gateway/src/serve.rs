@@ -94,9 +94,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let acceptor = tls_files.map(|t| acceptor(&t)).transpose()?;
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     let bind =
-        |address, tls| async move { Acceptor::bind(address, tls).await.map_err(|e| fail(&address.to_string())(&e)) };
-    let agents = bind(config.gateway.listen, acceptor.clone()).await?;
-    let operators = bind(config.gateway.admin, acceptor).await?;
+        |address: std::net::SocketAddr, tls| Acceptor::bind(address, tls).map_err(|e| fail(&address.to_string())(&e));
+    let agents = bind(config.gateway.listen, acceptor.clone())?;
+    let operators = bind(config.gateway.admin, acceptor)?;
     let local = |a: &Acceptor| a.listener.local_addr().map_err(|e| fail("listen")(&e));
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 

@@ -19,8 +19,8 @@ use crate::identity::token_sha256;
 use crate::serve::{self, Running};
 use crate::{builtin, reload};
 
-/// Sellers are on this machine, and one of them never answers.
-const PATIENCE: Patience = Patience { connect_ms: 1_000, head_ms: 800, idle_ms: 2_000 };
+/// Sellers are on this machine, and one of them accepts a connection and never answers.
+const PATIENCE: Patience = Patience { connect_ms: 10_000, head_ms: 800, idle_ms: 2_000 };
 /// Between two looks at something that takes time, in milliseconds.
 const LOOK_MS: u64 = 50;
 /// The seller whom no policy knows.

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -20,6 +20,8 @@ use crate::state::Gateway;
 
 /// Connections served at the same time, per door.
 const MAX_CONNECTIONS: usize = 4_096;
+/// Connections waiting to be accepted; the kernel may cap it.
+const BACKLOG: u32 = 4_096;
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(20);
 
@@ -54,8 +56,12 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, tls })
+    pub fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+        // The usual queue of 128 would make a burst of agents wait a second and more for a retried SYN.
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, tls })
     }
 }
 

@@ -60,8 +60,8 @@ impl World {
         };
         let chain = Chain::new(token, Arc::new(now));
         let facilitator = Facilitator::new(chain.clone());
-        let (rpc_listener, rpc_url) = server::bind().await?;
-        let (facilitator_listener, facilitator_url) = server::bind().await?;
+        let (rpc_listener, rpc_url) = server::bind()?;
+        let (facilitator_listener, facilitator_url) = server::bind()?;
         let mut servers = vec![
             server::serve(rpc_listener, Arc::new(rpc::Rpc::new(chain.clone()))),
             server::serve(facilitator_listener, Arc::new(facilitator.clone())),

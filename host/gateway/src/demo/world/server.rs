@@ -21,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Largest request body that is read.
@@ -73,8 +73,11 @@ impl Drop for Server {
 }
 
 /// An ephemeral port on loopback, and its URL without a path.
-pub(super) async fn bind() -> io::Result<(TcpListener, String)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+pub(super) fn bind() -> io::Result<(TcpListener, String)> {
+    // A burst of buyers must not overflow the usual accept queue of 128.
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = socket.listen(4_096)?;
     let url = format!("http://{}", listener.local_addr()?);
     Ok((listener, url))
 }

@@ -190,7 +190,7 @@ pub(super) async fn open(chain: &Chain, facilitator: &Facilitator) -> io::Result
     let mut ports = Vec::new();
     let mut elsewhere = String::new();
     for plan in SELLERS {
-        let (listener, url) = server::bind().await?;
+        let (listener, url) = server::bind()?;
         if plan.name == ELSEWHERE {
             elsewhere.clone_from(&url);
         }
