@@ -34,7 +34,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Generous: a new module is compiled, on a machine that may be busy. Nothing here depends on how long it takes.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(20);
 /// Longer than the gateway waits after an event, so that it looks at what is there meanwhile.
 const SETTLED: Duration = Duration::from_millis(600);
 /// What no compiler takes for a module.
@@ -441,6 +441,47 @@ fn agents_mandates_and_limits_change_while_it_runs() {
     assert_eq!(bought, 2);
     assert_eq!(lab.gateway.pid(), pid);
     assert!(lab.gateway.is_ready());
+}
+
+/// Between reading the configuration and watching it nothing may fall through.
+#[test]
+fn an_edit_made_while_it_starts_is_seen() {
+    let mut lab = Lab::with_one_module();
+    let good = lab.gateway.config();
+    for (round, wait) in [0, 20, 50, 100, 200, 400, 700, 1000, 1500].into_iter().enumerate() {
+        let token = format!("reload-test-token-of-number-{round}-0123456789abcdef0123");
+        lab.gateway.spawn_again();
+        thread::sleep(Duration::from_millis(wait));
+        lab.gateway.write_config(good.clone().agent("newcomer", &token));
+        assert!(wait_for(SOON, || lab.gateway.is_ready().then_some(())).is_some(), "not ready");
+        let agent = lab.gateway.agent_with(&token);
+        let ready = Instant::now();
+        let let_in = wait_for(SOON, || Some(lab.ask(&agent)).filter(|answer| answer.status == 200));
+        assert!(let_in.is_some(), "an edit {wait} ms after the start is not seen: {:#}", lab.status());
+        println!("{wait} ms after the start: in force {} ms after it was ready", ready.elapsed().as_millis());
+    }
+}
+
+/// As deployments do it: the whole folder is swapped. Later edits in the new one are seen as in the old one.
+#[test]
+fn a_replaced_folder_is_watched_again() {
+    let publish = |modules: &Path, number: u32| {
+        let next = modules.join("next");
+        fs::create_dir(&next).unwrap();
+        fs::write(next.join("p.wasm"), variant("vendor-allowlist", number)).unwrap();
+        if modules.join("live").exists() {
+            fs::rename(modules.join("live"), modules.join(format!("before-{number}"))).unwrap();
+        }
+        fs::rename(next, modules.join("live")).unwrap();
+    };
+    let lab = Lab::start(|modules| {
+        publish(modules, 1);
+        vec![allowlist(&modules.join("live/p.wasm"))]
+    });
+    let second = variant("vendor-allowlist", 2);
+    takes_over(&lab, "another folder", &second, || publish(lab.modules.path(), 2));
+    let third = variant("vendor-allowlist", 3);
+    takes_over(&lab, "rename in it", &third, || rename_over(&lab.modules.path().join("live/p.wasm"), &third));
 }
 
 /// Taking away is never held up by an unrelated mistake in the same file.

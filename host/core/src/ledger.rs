@@ -178,6 +178,9 @@ pub struct Caps {
     pub unresolved_per_agent: u32,
     /// Open reviews per agent.
     pub reviews_per_agent: u32,
+    /// A payment that only a receipt vouches for counts as unresolved once it is this old, in
+    /// milliseconds; never, where no chain node could prove it.
+    pub unproven_after: Option<u64>,
 }
 
 /// An approved review that this commit carries on with.

@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn a_minute_slides() {
         let limiter = RateLimiter::default();
-        let at = |s| Timestamp::from_secs(1_000_000 + s);
+        let at = |s: u64| Timestamp::from_secs(1_000_000 + s);
         assert!(limiter.admit("a", 2, at(0)) && limiter.admit("a", 2, at(30)));
         assert!(!limiter.admit("a", 2, at(59)));
         assert!(limiter.admit("b", 2, at(59)), "agents do not share");

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_core::ledger::Note;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::X402;
-use countersign_engine::{Engine, PolicySet, PolicySpec, PolicyState};
+use countersign_engine::{Engine, PolicySpec, PolicyState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -59,14 +59,23 @@ pub struct Reloader {
 pub struct FirstStart {
     /// What serves.
     pub snapshot: Snapshot,
+    staged: Staged,
+}
+
+/// What a first generation was made of.
+pub struct Staged {
     specs: Vec<PolicySpec>,
     unreadable: BTreeMap<String, String>,
+    seen: [u8; 32],
 }
 
 impl FirstStart {
     /// Stages a configuration's policies.
+    ///
+    /// `seen` is the [`digest`] of its files, taken when it was read: an edit made while the gateway
+    /// starts is an edit.
     #[must_use]
-    pub fn stage(engine: &Arc<Engine>, config: Config) -> Self {
+    pub fn stage(engine: &Arc<Engine>, config: Config, seen: [u8; 32]) -> Self {
         let mut specs = Vec::new();
         let mut unreadable = BTreeMap::new();
         for (name, policy) in &config.policies {
@@ -79,14 +88,27 @@ impl FirstStart {
         }
         let policies = Arc::new(engine.stage_or_deny(1, &specs));
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
-        Self { snapshot: Snapshot { generation: 1, config, policies, rail }, specs, unreadable }
+        let snapshot = Snapshot { generation: 1, config, policies, rail };
+        Self { snapshot, staged: Staged { specs, unreadable, seen } }
     }
 
     /// What keeps the first generation from being whole, policy by policy.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let staged = self.snapshot.policies.errors().map(ToString::to_string);
-        staged.chain(self.unreadable.values().cloned()).collect()
+        staged.chain(self.staged.unreadable.values().cloned()).collect()
+    }
+
+    /// Modules and settings, to be remembered for replay.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<Vec<u8>> {
+        blobs(&self.staged.specs)
+    }
+
+    /// Splits into what serves and what a reloader needs.
+    #[must_use]
+    pub fn into_parts(self) -> (Snapshot, Staged) {
+        (self.snapshot, self.staged)
     }
 }
 
@@ -98,11 +120,10 @@ impl Reloader {
         gateway: Arc<Gateway>,
         environment: Environment,
         path: PathBuf,
-        first: (Vec<PolicySpec>, BTreeMap<String, String>),
+        first: Staged,
         now: Timestamp,
     ) -> Self {
-        let (specs, unreadable) = first;
-        let seen = digest(&path, &gateway.live.load().config);
+        let Staged { specs, unreadable, seen } = first;
         let last_error = unreadable.iter().next().map(|(policy, message)| {
             (now, Refused { stage: "read".to_owned(), policy: policy.clone(), message: message.clone() })
         });
@@ -159,7 +180,7 @@ impl Reloader {
             Err(error) => return tracing::error!(%error, "staging ended abnormally"),
         };
         let tightened = !same_restrictions(&live.config, &live.config.restrict(&candidate));
-        let remembered = specs.iter().flat_map(|s| [s.module.to_vec(), s.settings.clone().into_bytes()]).collect();
+        let remembered = blobs(&specs);
         let next = Snapshot {
             generation,
             rail: Arc::new(X402::new(Arc::new(candidate.assets.clone()))),
@@ -298,6 +319,10 @@ fn module_files(config: &Config) -> impl Iterator<Item = PathBuf> {
     })
 }
 
+fn blobs(specs: &[PolicySpec]) -> Vec<Vec<u8>> {
+    specs.iter().flat_map(|s| [s.module.to_vec(), s.settings.clone().into_bytes()]).collect()
+}
+
 /// Reads a configuration that names only builtins there are.
 ///
 /// # Errors
@@ -338,7 +363,8 @@ fn read_module(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Over the bytes of every watched file. Reading them again is the point: events are only hints.
-fn digest(path: &Path, config: &Config) -> [u8; 32] {
+#[must_use]
+pub fn digest(path: &Path, config: &Config) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in std::iter::once(path.to_path_buf()).chain(module_files(config)) {
         hash.update(file.as_os_str().as_encoded_bytes());
@@ -363,25 +389,4 @@ fn same_restrictions(a: &Config, b: &Config) -> bool {
             .iter()
             .map(|(n, w)| (n, &w.networks, w.daily_limit))
             .eq(b.wallets.iter().map(|(n, w)| (n, &w.networks, w.daily_limit)))
-}
-
-/// A set of policies and what it is made of, apart from the gateway that runs it.
-impl FirstStart {
-    /// Splits into what serves and what a reloader needs.
-    #[must_use]
-    pub fn into_parts(self) -> (Snapshot, (Vec<PolicySpec>, BTreeMap<String, String>)) {
-        (self.snapshot, (self.specs, self.unreadable))
-    }
-
-    /// Modules and settings, to be remembered for replay.
-    #[must_use]
-    pub fn blobs(&self) -> Vec<Vec<u8>> {
-        self.specs.iter().flat_map(|s| [s.module.to_vec(), s.settings.clone().into_bytes()]).collect()
-    }
-
-    /// The staged policies.
-    #[must_use]
-    pub fn policies(&self) -> &Arc<PolicySet> {
-        &self.snapshot.policies
-    }
 }

@@ -22,7 +22,7 @@ use crate::rate::RateLimiter;
 use crate::reload::{FirstStart, Reloader};
 use crate::state::Gateway;
 use crate::stops::Stops;
-use crate::{store, wallet, watch as watching};
+use crate::{reload, store, wallet, watch as watching};
 
 /// How often lapsed approvals are looked for, in milliseconds.
 const EXPIRY_MS: u64 = 5_000;
@@ -74,6 +74,7 @@ impl Running {
 /// # Errors
 /// [`StartError`] names what could not be used and what to do.
 pub async fn start(config: Config, environment: Environment, patience: Patience) -> Result<Running, StartError> {
+    let seen = reload::digest(&config.path, &config);
     config.check_paths().map_err(|e| fail("paths")(&e))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let now = clock.now().map_err(|e| fail("clock")(&e))?;
@@ -101,7 +102,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 
     let path = config.path.clone();
-    let first = tokio::task::block_in_place(|| FirstStart::stage(&engine, config));
+    let first = tokio::task::block_in_place(|| FirstStart::stage(&engine, config, seen));
     for problem in first.problems() {
         tracing::error!("{problem}; every purchase it judges is denied");
     }

@@ -25,13 +25,20 @@ pub async fn follow(gateway: Arc<Gateway>, reloader: Arc<Reloader>, mut stop: wa
     let names: Arc<RwLock<BTreeSet<PathBuf>>> = Arc::default();
     let (sender, mut events) = mpsc::channel::<()>(1);
     let mut watcher = watcher(Arc::clone(&names), sender);
-    let mut folders = BTreeSet::new();
     loop {
-        let wanted = names_of(&reloader.files());
-        if let Some(watcher) = &mut watcher {
-            watch_folders(watcher, &wanted, &mut folders);
+        // Watched first, looked at after: an edit in between is an event, one before is seen now. An
+        // edit may name files in other folders, so until nothing new is named.
+        loop {
+            let wanted = names_of(&reloader.files());
+            *names.write().unwrap_or_else(PoisonError::into_inner) = wanted.clone();
+            if let Some(watcher) = &mut watcher {
+                watch_folders(watcher, &wanted);
+            }
+            reloader.reload().await;
+            if names_of(&reloader.files()) == wanted {
+                break;
+            }
         }
-        *names.write().unwrap_or_else(PoisonError::into_inner) = wanted;
         tokio::select! {
             _ = stop.changed() => return,
             () = gateway.clock.sleep(LOOK_MS) => {}
@@ -44,7 +51,6 @@ pub async fn follow(gateway: Arc<Gateway>, reloader: Arc<Reloader>, mut stop: wa
                 }
             }
         }
-        reloader.reload().await;
     }
 }
 
@@ -69,12 +75,15 @@ fn watcher(names: Arc<RwLock<BTreeSet<PathBuf>>>, sender: mpsc::Sender<()>) -> O
     }
 }
 
-/// Every name whose change can change what is read: the files, and each link on the way to them.
+/// Every name whose change can change what is read: the files, their folders, and each link on the
+/// way to them.
 fn names_of(files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut names = BTreeSet::new();
     for file in files {
         let mut path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
         for _ in 0..MAX_LINKS {
+            // The folder too: a whole folder may be swapped for another.
+            names.extend(path.parent().map(Path::to_owned));
             names.insert(path.clone());
             match first_link(&path) {
                 Some((link, target)) => {
@@ -102,17 +111,12 @@ fn first_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-/// Watches the folder of every name.
-fn watch_folders(watcher: &mut RecommendedWatcher, names: &BTreeSet<PathBuf>, watched: &mut BTreeSet<PathBuf>) {
-    for folder in names.iter().filter_map(|name| name.parent()) {
-        if watched.contains(folder) {
-            continue;
-        }
-        match watcher.watch(folder, RecursiveMode::NonRecursive) {
-            Ok(()) => {
-                watched.insert(folder.to_owned());
-            }
-            Err(error) => tracing::warn!(folder = %folder.display(), %error, "the folder cannot be watched"),
+/// Watches the folder of every name, again each time: a path may name another folder by now.
+fn watch_folders(watcher: &mut RecommendedWatcher, names: &BTreeSet<PathBuf>) {
+    let folders: BTreeSet<&Path> = names.iter().filter_map(|name| name.parent()).collect();
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            tracing::warn!(folder = %folder.display(), %error, "the folder cannot be watched");
         }
     }
 }

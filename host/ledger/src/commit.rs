@@ -241,15 +241,18 @@ pub(crate) fn next_attempt(conn: &Connection, key: &PurchaseKey) -> Answer<u32> 
 fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
     let old = c.at.minus_millis(IN_FLIGHT).as_millis();
     let (workspace, facts) = (&c.key.workspace, &c.facts);
-    // Two ranges of one index, each read no further than the cap: what is merely in flight is not
-    // even looked at.
+    // Where a chain can be read, a receipt it does not bear out in time is as good as none.
+    let unproven = c.caps.unproven_after.map(|after| c.at.minus_millis(after).as_millis());
+    // Ranges of one index, each read no further than the cap: what is merely in flight is not even
+    // looked at.
     let unresolved = |column: &str, who: &str, cap: u32| -> Answer<u32> {
-        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5)");
+        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5,6)");
         let sql = format!(
             "SELECT (SELECT count(*) FROM ({base} AND state=5 LIMIT ?4))
-                  + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))"
+                  + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))
+                  + (SELECT count(*) FROM ({base} AND state=6 AND signed<=?5 LIMIT ?4))"
         );
-        Ok(one(conn, &sql, (workspace, who, old, cap), |r| r.get(0))?.unwrap_or(0))
+        Ok(one(conn, &sql, (workspace, who, old, cap, unproven), |r| r.get(0))?.unwrap_or(0))
     };
     let caps: Caps = c.caps;
     for (scope, column, who, cap) in [

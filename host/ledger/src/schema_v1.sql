@@ -67,9 +67,9 @@ CREATE UNIQUE INDEX payment_nonce ON payment(network,asset,payer,nonce) WHERE no
 CREATE INDEX payment_owner ON payment(workspace,agent,state,id);
 CREATE INDEX payment_state ON payment(state,id);
 CREATE INDEX payment_session ON payment(session,id) WHERE session IS NOT NULL;
-CREATE INDEX payment_at_seller ON payment(workspace,host,state,signed) WHERE state IN (4,5);
-CREATE INDEX payment_at_payee ON payment(workspace,pay_to,state,signed) WHERE state IN (4,5);
-CREATE INDEX payment_by_agent ON payment(workspace,agent,state,signed) WHERE state IN (4,5);
+CREATE INDEX payment_at_seller ON payment(workspace,host,state,signed) WHERE state IN (4,5,6);
+CREATE INDEX payment_at_payee ON payment(workspace,pay_to,state,signed) WHERE state IN (4,5,6);
+CREATE INDEX payment_by_agent ON payment(workspace,agent,state,signed) WHERE state IN (4,5,6);
 CREATE INDEX payment_unfinished ON payment(workspace,agent,fingerprint,id)
   WHERE state=2 OR (delivered=0 AND state IN (4,5,6,7));
 CREATE INDEX payment_repeat ON payment(workspace,agent,fingerprint,counted) WHERE state NOT IN (1,8);

@@ -51,7 +51,7 @@ fn main() {
     let (local, process) = local(&world);
     let result = json!({
         "cpus": thread::available_parallelism().map_or(0, usize::from),
-        "load_before": load_average(),
+        "load_average": load_average(),
         "binary_bytes": fs::metadata(binary()).unwrap().len(),
         "process": process,
         "local_seller": local,
@@ -258,7 +258,7 @@ fn memory(gateway: &Gateway) -> Value {
     json!({"VmRSS": of("VmRSS"), "VmHWM": of("VmHWM")})
 }
 
-/// What else this machine was doing: the one-minute load average.
+/// How busy this machine was towards the end: the one-minute load average, ours included.
 fn load_average() -> Option<String> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next().map(str::to_owned)

@@ -100,6 +100,12 @@ impl Chains {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&network).cloned()
     }
 
+    /// Whether a node of this network is configured.
+    #[must_use]
+    pub fn reads(&self, network: Network) -> bool {
+        self.node(network).is_some()
+    }
+
     /// The addresses of the nodes, which no purchase may reach.
     pub async fn addresses(&self) -> Vec<SocketAddr> {
         let nodes: Vec<_> = self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();

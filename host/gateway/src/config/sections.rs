@@ -280,6 +280,7 @@ impl Limits {
             unresolved_per_payee: self.unresolved_per_payee,
             unresolved_per_agent: self.unresolved_per_agent,
             reviews_per_agent: self.reviews_per_agent,
+            unproven_after: None,
         }
     }
 

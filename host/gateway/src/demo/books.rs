@@ -257,3 +257,31 @@ fn fits(budget: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_above_its_limit_is_seen() {
+        let budget = |unit: &str, limit: &str, spent: &str, held: &str| {
+            fits(&json!({"unit": unit, "limit": limit, "spent": spent, "held": held}))
+        };
+        assert!(budget("USD", "0.003", "0.002", "0.001"));
+        assert!(!budget("USD", "0.003", "0.003", "0.000001"));
+        assert!(budget("count", "3", "3", "0"));
+        assert!(!budget("count", "3", "3", "1"));
+        assert!(!budget("USD", "", "0", "0"), "what cannot be read is not within anything");
+    }
+
+    #[test]
+    fn only_what_is_signed_counts_and_by_state() {
+        let mut sums = Sums::default();
+        for state in ["settled", "accepted", "unknown", "in-flight", "denied", "pending-approval", "failed"] {
+            sums.add(state, 10);
+        }
+        assert_eq!((sums.settled, sums.accepted, sums.doubtful, sums.unproven()), (10, 10, 20, 30));
+    }
+}

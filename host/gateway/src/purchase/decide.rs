@@ -4,7 +4,7 @@ use countersign_core::budget::{self, HOST, PlacedHold};
 use countersign_core::evm::Address;
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId};
 use countersign_core::ledger::{
-    Approval, BudgetRefusal, Commit, DecisionRecord, Denial, Facts, FactsQuery, Grant, NewApproval, PaymentFacts,
+    Approval, BudgetRefusal, Caps, Commit, DecisionRecord, Denial, Facts, FactsQuery, Grant, NewApproval, PaymentFacts,
     Refusal, Resume,
 };
 use countersign_core::permit::{self, Granted, Permit};
@@ -28,6 +28,9 @@ use crate::views;
 
 /// Most offers of one 402 that are judged.
 const MAX_CANDIDATES: usize = 4;
+
+/// A receipt that a readable chain does not bear out for this long is as good as none.
+const UNPROVEN_MS: u64 = 10_000;
 
 /// An approved purchase to carry on with.
 pub(super) struct Resumption {
@@ -375,7 +378,10 @@ impl Purchase {
             grant,
             review_if_reached: review,
             resume: resumption.map(|r| Resume { payment, approval: r.approval.id }),
-            caps: self.snapshot.config.limits.caps(),
+            caps: Caps {
+                unproven_after: self.gateway.chains.reads(candidate.priced.offer.network).then_some(UNPROVEN_MS),
+                ..self.snapshot.config.limits.caps()
+            },
             generation: self.snapshot.generation,
             at,
         };

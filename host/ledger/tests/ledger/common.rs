@@ -247,6 +247,7 @@ pub(crate) const NO_CAPS: Caps = Caps {
     unresolved_per_payee: u32::MAX,
     unresolved_per_agent: u32::MAX,
     reviews_per_agent: u32::MAX,
+    unproven_after: None,
 };
 
 pub(crate) fn new_approval(n: u64, moment: Timestamp) -> NewApproval {

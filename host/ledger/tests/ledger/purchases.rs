@@ -118,6 +118,7 @@ fn unresolved_payments_are_capped_per_seller_payee_and_agent() {
         unresolved_per_payee: payee,
         unresolved_per_agent: agent,
         reviews_per_agent: 9,
+        unproven_after: None,
     };
     for (scope, caps) in [("seller", caps(2, 9, 9)), ("payee", caps(9, 2, 9)), ("agent", caps(9, 9, 2))] {
         let rig = Rig::new();
@@ -138,6 +139,21 @@ fn unresolved_payments_are_capped_per_seller_payee_and_agent() {
         step(&ledger, event(2, State::Signed, Event::Receipt, at(10))).unwrap();
         granted(&ledger, capped(7, at(10)));
     }
+}
+
+#[test]
+fn a_receipt_the_chain_does_not_bear_out_in_time_counts_as_unresolved() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let readable = Caps { unresolved_per_seller: 1, unproven_after: Some(10_000), ..NO_CAPS };
+    granted(&ledger, commit(1, T0, &[]));
+    step(&ledger, event(1, State::Signed, Event::Receipt, at(1))).unwrap();
+    granted(&ledger, Commit { caps: readable, ..commit(2, at(9), &[]) });
+    step(&ledger, event(2, State::Signed, Event::Receipt, at(9))).unwrap();
+    let want = Refusal::Unresolved { scope: "seller", count: 1 };
+    assert_eq!(refused(&ledger, Commit { caps: readable, ..commit(3, at(10), &[]) }), want);
+    let unreadable = Caps { unproven_after: None, ..readable };
+    granted(&ledger, Commit { caps: unreadable, ..commit(4, at(10), &[]) });
 }
 
 #[test]
