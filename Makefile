@@ -42,7 +42,9 @@ prove: ## the long proofs: a thousand crashes, a hundred thousand cases of every
 bench: ## measures
 	@tests/install rust
 	cargo bench --locked --workspace --bench '*'
-	@# The load driver of tests/ goes here; it needs `tests/install tests`.
+	@tests/install tests
+	cargo build $(RELEASE) $(TESTED)
+	$${CARGO_TARGET_DIR:-target}/release/load
 
 lint: fmt deny clippy doc ## format, dependencies, clippy, documentation
 

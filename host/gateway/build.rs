@@ -55,6 +55,7 @@ fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
     for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CLIPPY_ARGS"] {
         command.env_remove(name);
     }
+    command.env("CARGO_INCREMENTAL", "0");
     // The same source gives the same bytes, and so the same digest, wherever it is built.
     let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|h| format!("{h}/.cargo")));
     let mut flags = format!("--remap-path-prefix={}=/countersign", root.display());

@@ -400,11 +400,21 @@ fn rule_08_a_looping_agent_cannot_bury_approvers() {
 
 #[test]
 fn rule_08_a_seller_of_fake_receipts_is_stopped() {
-    let scene = Scene::new(&["fake-receipt", "honest"]);
-    // The goods come, the receipt names a transaction that does not exist, and the chain never shows it.
-    let refused = (0..40).find_map(|n| Some(nth(&scene, "fake-receipt", n)).filter(|answer| answer.status != 200));
-    refusal(&refused.expect("forty unproven payments in a row"), 403, "too-many-unresolved");
+    // The goods come, the receipt names a transaction that does not exist, and the chain, asked in vain, never shows it.
+    let scene = Scene::with(&["fake-receipt", "honest"], plain(), |config| {
+        config.set(&["limits", "purchases-per-agent-per-minute"], 1_000_000)
+    });
+    let mut n = 0;
+    let refused = wait_for(SOON, || {
+        n += 1;
+        Some(nth(&scene, "fake-receipt", n)).filter(|answer| answer.status != 200)
+    });
+    refusal(&refused.expect("nothing but unproven payments"), 403, "too-many-unresolved");
     assert_eq!(scene.redeemed(), 0);
+    // Whose receipts the chain bears out is not held to it.
+    for n in 0..4 {
+        scene.until(&bought(&nth(&scene, "honest", n), "0.001"), "settled");
+    }
 }
 
 // ---- Who is asking
@@ -1070,7 +1080,10 @@ fn rule_22_other_peoples_figures_are_not_told() {
     let read = scene.agent().payment(text(&answer.json(), "/payment")).to_string();
     for told in [answer.text(), read, scene.agent().get("/v1/budgets").text(), scene.agent().get("/v1/payments").text()]
     {
-        assert!(!told.contains("1777") && !told.contains("777"), "a foreign budget's figure is told: {told}");
+        // What is left, and the limit, in either unit; as words, for ids are made of digits too.
+        let mut words = told.split(|c: char| !c.is_ascii_alphanumeric() && c != '.');
+        let figure = words.find(|word| ["0.001777", "0.000777", "1777", "777"].contains(word));
+        assert_eq!(figure, None, "a foreign budget's figure is told: {told}");
     }
 }
 
@@ -1141,15 +1154,9 @@ fn rule_24_long_words_are_cut_in_the_record() {
     let payment = bought(&scene.fetch("honest", json!({"purpose": long})), "0.001");
     let record = scene.gateway.operator().payment(&payment).to_string();
     assert!(record.contains("xxxxxxxx") && !record.contains(&"x".repeat(257)), "not cut at 256 bytes: {record}");
-    for entry in fs::read_dir(scene.gateway.dir()).unwrap().map(Result::unwrap) {
-        let bytes = fs::read(entry.path()).unwrap();
-        let whole = String::from_utf8_lossy(&bytes).into_owned();
-        let at = whole.find(&"x".repeat(257));
-        let around = at.map(|at| {
-            whole.chars().skip(whole[..at].chars().count().saturating_sub(300)).take(700).collect::<String>()
-        });
-        assert_eq!(around, None, "the whole text is in {:?}", entry.path());
-    }
+    let shown = scene.gateway.command(&["payments", "show", &payment]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("xxxxxxxx") && !shown.contains(&"x".repeat(257)), "not cut at 256 bytes: {shown}");
 }
 
 // ---- Offers that must not be signed

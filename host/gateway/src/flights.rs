@@ -11,16 +11,23 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 #[derive(Debug, Default)]
 pub struct Flights {
     locks: Mutex<BTreeMap<PurchaseKey, Weak<AsyncMutex<()>>>>,
-    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<()>>>>,
+    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<bool>>>>,
 }
 
 /// Held while a payment's call runs and until its end is recorded.
 #[derive(Debug)]
 pub struct Flight {
     payment: PaymentId,
-    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<()>>>>,
-    /// Dropping the sender is the signal.
-    _done: watch::Sender<()>,
+    running: Arc<Mutex<BTreeMap<PaymentId, watch::Receiver<bool>>>>,
+    /// Says whether it is landing; dropping the sender says that it has.
+    landing: watch::Sender<bool>,
+}
+
+impl Flight {
+    /// The agent is about to see the end of its answer; what is left is to record it.
+    pub fn land(&self) {
+        self.landing.send_replace(true);
+    }
 }
 
 impl Drop for Flight {
@@ -52,15 +59,19 @@ impl Flights {
     /// Marks a payment's call as running.
     #[must_use]
     pub fn begin(&self, payment: PaymentId) -> Flight {
-        let (done, running) = watch::channel(());
+        let (landing, running) = watch::channel(false);
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(payment, running);
-        Flight { payment, running: Arc::clone(&self.running), _done: done }
+        Flight { payment, running: Arc::clone(&self.running), landing }
     }
 
-    /// Whether a payment's call is running.
-    #[must_use]
-    pub fn is_running(&self, payment: PaymentId) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&payment)
+    /// Whether a payment's call is running; waits for one that is only being recorded any more.
+    pub async fn is_in_the_air(&self, payment: PaymentId) -> bool {
+        let flight = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&payment).cloned();
+        let landing = flight.as_ref().map(|f| *f.borrow());
+        if landing == Some(true) {
+            self.landed(payment).await;
+        }
+        landing == Some(false)
     }
 
     /// How many calls are running.
@@ -91,14 +102,15 @@ mod tests {
         let id = PaymentId::new(Timestamp::from_secs(1), [0; 10]);
         flights.landed(id).await;
         let flight = flights.begin(id);
-        assert!(flights.is_running(id));
+        assert!(flights.is_in_the_air(id).await);
+        flight.land();
         let waiter = tokio::spawn({
             let flights = Arc::clone(&flights);
             async move { flights.landed(id).await }
         });
         drop(flight);
         waiter.await.unwrap();
-        assert!(!flights.is_running(id));
+        assert!(!flights.is_in_the_air(id).await);
     }
 
     #[tokio::test]

@@ -60,7 +60,8 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
     }
 }
 
-/// Ready means: the ledger answers, and the policies are not a first-start deny-all.
+/// Ready means: the ledger answers. Policies that could not be loaded deny, and say so in
+/// `GET /v1/policies`; restarting would not make them load.
 async fn ready(admin: &Admin) -> Answer {
     match admin.gateway.ledger.suspensions().await {
         Ok(_) => json(StatusCode::OK, &value!({"status": "ready", "generation": admin.gateway.live.load().generation})),

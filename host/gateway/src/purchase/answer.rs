@@ -163,6 +163,7 @@ pub(super) fn stream_paid(
         // The answer ends when its outcome is durable: whatever the agent asks next will know it.
         let (arrived, ()) = tokio::join!(pumped, recorded);
         let taken = sender.is_some();
+        landing.flight.land();
         drop(sender);
         if arrived {
             let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });

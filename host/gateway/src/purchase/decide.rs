@@ -165,8 +165,6 @@ impl Purchase {
         resumption: Option<&Resumption>,
         earlier: Vec<DecisionRecord>,
     ) -> Result<Result<Decided, Refused>, Problem> {
-        let payment = resumption.map_or_else(|| self.fresh_payment(), |r| Ok(r.approval.payment))?;
-        tracing::Span::current().record("payment", payment.to_string());
         let candidate = self.describe(mandate, priced).await?;
         if let Some(refused) = self.too_dear(&candidate) {
             return Ok(Err(refused));
@@ -183,6 +181,15 @@ impl Purchase {
         if combined.verdict == Verdict::Deny {
             return Ok(Err(self.policy_refused(candidate, judgement, combined)));
         }
+        let resumption = match resumption {
+            Some(r) if combined.verdict == Verdict::Review => {
+                self.withdraw(&r.approval, "the policies ask about more than was approved").await?;
+                None
+            }
+            same => same,
+        };
+        let payment = resumption.map_or_else(|| self.fresh_payment(), |r| Ok(r.approval.payment))?;
+        tracing::Span::current().record("payment", payment.to_string());
         if let Some(refused) = self.not_covered(mandate, payer, &candidate, &judgement).await {
             return Ok(Err(refused));
         }

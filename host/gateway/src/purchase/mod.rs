@@ -185,7 +185,7 @@ async fn unresolved(
     fingerprint: Fingerprint,
 ) -> Result<Option<PaymentView>, Problem> {
     for seen in gateway.ledger.unfinished(workspace.to_owned(), agent.to_owned(), fingerprint).await? {
-        if gateway.flights.is_running(seen.id) {
+        if gateway.flights.is_in_the_air(seen.id).await {
             continue;
         }
         // Its call may have ended since the list was read; a flight ends only when all is recorded.
