@@ -1,4 +1,5 @@
 //! What people do: approve, open sessions, look, stop. Through the admin API and the command line.
+#![expect(clippy::indexing_slicing, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use countersign_tests::{
     agent::Client,
@@ -77,7 +78,7 @@ fn an_approved_purchase_is_paid_when_repeated() {
     assert_eq!((&pending["state"], &pending["valid_before"]), (&json!("pending-approval"), &Value::Null));
     assert_eq!(held(&till, "agent/scout"), "0.001");
     assert_eq!(asked(&till.agent().fetch(&till.v2("/cheap"), order.clone())), approval);
-    assert_eq!(waiting(&till), [approval.clone()]);
+    assert_eq!(waiting(&till), [approval.as_str()]);
     assert_eq!(held(&till, "agent/scout"), "0.001");
     assert_eq!(till.amounts(), [0; 0]);
 

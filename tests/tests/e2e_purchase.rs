@@ -1,4 +1,5 @@
 //! Purchases through the real gateway from the official sellers, judged by the chain.
+#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use countersign_tests::{
     agent::Client,
@@ -363,7 +364,8 @@ fn only_known_tokens_are_served() {
     let order = json!({"url": till.v2("/cheap")});
     let fetch = format!("{}/v1/fetch", till.gateway.url);
     refusal(&http::post(&fetch, &order).send(), 401, "unauthenticated");
-    for token in ["wrong", ALICE_TOKEN, &format!("{SCOUT_TOKEN}x"), &SCOUT_TOKEN[1..]] {
+    let cut = SCOUT_TOKEN.trim_start_matches('t');
+    for token in ["wrong", ALICE_TOKEN, &format!("{SCOUT_TOKEN}x"), cut] {
         refusal(&http::post(&fetch, &order).bearer(token).send(), 401, "unauthenticated");
     }
     let basic = http::post(&fetch, &order).header("authorization", &format!("Basic {SCOUT_TOKEN}"));

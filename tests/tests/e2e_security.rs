@@ -1,6 +1,13 @@
 //! The rules that attackers taught us, each by its number, against the real gateway.
 //!
 //! The sellers live in this process and count what is presented to them: that, and the chain, are the judges.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: whatever is not as expected must fail it loudly"
+)]
 
 use countersign::demo::world::Seller;
 use countersign_core::evm::Address;
@@ -402,7 +409,9 @@ fn rule_08_a_looping_agent_cannot_bury_approvers() {
 fn rule_08_a_seller_of_fake_receipts_is_stopped() {
     // The goods come, the receipt names a transaction that does not exist, and the chain, asked in vain, never shows it.
     let scene = Scene::with(&["fake-receipt", "honest"], plain(), |config| {
-        config.set(&["limits", "purchases-per-agent-per-minute"], 1_000_000)
+        config
+            .set(&["limits", "purchases-per-agent-per-minute"], 1_000_000)
+            .set(&["limits", "unresolved-per-agent"], 1_000_000)
     });
     let mut n = 0;
     let refused = wait_for(SOON, || {
