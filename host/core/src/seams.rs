@@ -14,7 +14,7 @@ use crate::x402::{Authorization, Challenge, Offer, Offers, PaymentHeader, RailEr
 
 /// Asks every named policy about one frozen purchase.
 ///
-/// Total: whatever goes wrong becomes an [`Opinion`] with a failure, never an error or a panic.
+/// Total: whatever goes wrong becomes an [`Opinion`](crate::verdict::Opinion) with a failure, never an error or a panic.
 pub trait Judge: Send + Sync {
     /// Judges `request` under `policies`, in order.
     fn judge(&self, policies: &[String], request: &SpendRequest) -> Judgement;
