@@ -138,13 +138,12 @@ impl Reloader {
     pub async fn reload(&self) {
         let _one = self.attempt.lock().await;
         let live = self.gateway.live.load_full();
-        let (path, environment) = (self.path.clone(), self.environment.clone());
-        let loaded = tokio::task::spawn_blocking(move || load(&path, &environment)).await;
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
+        let (path, environment, known) = (self.path.clone(), self.environment.clone(), live.config.clone());
+        let looked = tokio::task::spawn_blocking(move || look(&path, &environment, known)).await;
+        let (loaded, seen) = match looked {
+            Ok(looked) => looked,
             Err(error) => return tracing::error!(%error, "the configuration could not be read"),
         };
-        let seen = digest(&self.path, loaded.as_ref().unwrap_or(&live.config));
         if std::mem::replace(&mut self.status().seen, seen) == seen {
             return;
         }
@@ -187,7 +186,7 @@ impl Reloader {
             config: candidate,
             policies: Arc::new(set),
         };
-        self.swap(next, specs, tightened).await;
+        self.swap(next, specs, tightened, None).await;
         if let Err(error) = self.gateway.ledger.remember(remembered).await {
             tracing::warn!(%error, "the modules could not be kept for replay");
         }
@@ -206,14 +205,20 @@ impl Reloader {
         // Compiled modules are shared by digest: this is the same set under a new number.
         let staged = tokio::task::spawn_blocking(move || engine.stage_or_deny(generation, &again));
         let Ok(set) = staged.await else { return tracing::error!("staging ended abnormally") };
-        let error = self.status().last_error.clone();
+        let refused = self.status().last_error.clone();
         tracing::warn!("the edit cannot be activated; what it removes or tightens holds from now on");
         let next = Snapshot { generation, config, policies: Arc::new(set), rail: Arc::clone(&live.rail) };
-        self.swap(next, specs, true).await;
-        self.status().last_error = error;
+        self.swap(next, specs, true, refused).await;
     }
 
-    async fn swap(&self, next: Snapshot, specs: Vec<PolicySpec>, tightened: bool) {
+    /// Activates; `refused` is what stays wrong with the files.
+    async fn swap(
+        &self,
+        next: Snapshot,
+        specs: Vec<PolicySpec>,
+        tightened: bool,
+        refused: Option<(Timestamp, Refused)>,
+    ) {
         let Ok(now) = self.gateway.clock.now() else { return tracing::error!("no usable clock; nothing is activated") };
         let generation = next.generation;
         let names: Vec<_> = next
@@ -234,7 +239,7 @@ impl Reloader {
         {
             let mut status = self.status();
             status.activated_at = now;
-            status.last_error = None;
+            status.last_error = refused;
             status.specs = specs;
             status.unreadable = BTreeMap::new();
         }
@@ -317,6 +322,28 @@ fn module_files(config: &Config) -> impl Iterator<Item = PathBuf> {
         Module::File(path) => Some(path.clone()),
         Module::Builtin(_) => None,
     })
+}
+
+/// Reads the configuration together with the digest of exactly what was read: an edit that lands
+/// while it is read must not be taken for seen. A file that is never at rest is read a few times, and
+/// looked at again next time.
+fn look(path: &Path, environment: &Environment, mut known: Config) -> (Result<Config, ConfigError>, [u8; 32]) {
+    let mut before = digest(path, &known);
+    let mut tries = 0..8;
+    loop {
+        let loaded = load(path, environment);
+        if let Ok(config) = &loaded {
+            known = config.clone();
+        }
+        let after = digest(path, &known);
+        if before == after {
+            return (loaded, after);
+        }
+        if tries.next().is_none() {
+            return (loaded, before);
+        }
+        before = after;
+    }
 }
 
 fn blobs(specs: &[PolicySpec]) -> Vec<Vec<u8>> {
