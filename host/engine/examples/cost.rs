@@ -1,7 +1,7 @@
 //! What one decision of a policy costs: `cargo run --release --example cost -- MODULE.wasm [SETTINGS.json]`.
 //!
-//! Prints the outcome, fuel and percentiles of a fresh instance, configured and asked, on one thread
-//! and on every core.
+//! Prints the outcome, fuel and percentiles of whole decisions, by one policy and by three: of fresh
+//! instances, configured and asked, on one thread and on every core.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -18,45 +18,54 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = args.next().ok_or("usage: cost MODULE.wasm [SETTINGS.json]")?;
     let settings = args.next().map_or_else(|| Ok("{}".to_owned()), std::fs::read_to_string)?;
     let engine = Engine::new(EngineConfig::default())?;
-    let spec = PolicySpec { settings, ..PolicySpec::new("policy", std::fs::read(path)?) };
+    let module = std::fs::read(path)?;
+    let spec = |name: &str| PolicySpec { settings: settings.clone(), ..PolicySpec::new(name, module.clone()) };
+    let names = ["one", "two", "three"].map(str::to_owned);
+    let specs: Vec<_> = names.iter().map(|name| spec(name)).collect();
     let began = now();
-    let set = engine.stage(1, std::slice::from_ref(&spec))?;
+    let set = engine.stage(1, &specs)?;
     println!("staged in {:?}", began.elapsed());
     let began = now();
-    engine.stage(2, &[spec])?;
+    engine.stage(2, &specs)?;
     println!("staged again in {:?}", began.elapsed());
 
-    let names = ["policy".to_owned()];
     let request = request()?;
-    for opinion in set.judge(&names, &request).opinions {
+    for opinion in set.judge(names.get(..1).unwrap_or_default(), &request).opinions {
         println!("{:?}\nfuel {}", opinion.outcome, opinion.fuel);
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for threads in [1, cores] {
-        let rate = run(&set, &names, &request, threads);
-        let status = set.status();
-        let Some(status) = status.first() else { continue };
-        println!("{threads} thread(s): {rate:.0} decisions/s, p50 {} us, p99 {} us", status.p50_us, status.p99_us);
+    for policies in [1, 3] {
+        for threads in [1, cores] {
+            let names = names.get(..policies).unwrap_or_default();
+            let mut took = run(&set, names, &request, threads);
+            took.sort_unstable();
+            let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default().as_micros();
+            let (rate, p50, p99) = (took.len() / SECONDS, at(50), at(99));
+            println!("{policies} policies, {threads} threads: {rate} decisions/s, p50 {p50} us, p99 {p99} us");
+        }
     }
     Ok(())
 }
 
-/// Decisions per second over two seconds.
-fn run(set: &PolicySet, names: &[String], request: &SpendRequest, threads: usize) -> f64 {
+/// How long each row is measured.
+const SECONDS: usize = 2;
+
+/// What each decision took.
+fn run(set: &PolicySet, names: &[String], request: &SpendRequest, threads: usize) -> Vec<Duration> {
     let began = now();
     let one = || {
-        let mut done = 0_u32;
-        while began.elapsed() < Duration::from_secs(2) {
+        let mut took = Vec::new();
+        while began.elapsed() < Duration::from_secs(SECONDS as u64) {
+            let start = now();
             set.judge(names, request);
-            done += 1;
+            took.push(start.elapsed());
         }
-        f64::from(done)
+        took
     };
-    let total: f64 = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        workers.into_iter().filter_map(|w| w.join().ok()).sum()
-    });
-    total / began.elapsed().as_secs_f64()
+        workers.into_iter().filter_map(|w| w.join().ok()).flatten().collect()
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "this program exists to measure time")]
