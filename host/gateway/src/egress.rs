@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::Egress;
+use crate::problem::{Code, Problem};
 
 /// How long a seller may take.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,21 @@ pub struct Route {
     pub address: SocketAddr,
     /// The operator listed this address, so plain http may be paid.
     pub listed: bool,
+}
+
+impl Route {
+    /// Payments go over https, except to addresses the operator listed: now, whenever a payment is
+    /// presented, and not only when it was decided.
+    ///
+    /// # Errors
+    /// `egress-forbidden`.
+    pub fn carries_payments(&self) -> Result<(), Problem> {
+        if self.listed || self.target.scheme() == Scheme::Https {
+            return Ok(());
+        }
+        let detail = "payments go over https, except to addresses listed in egress.allow-private";
+        Err(Problem::new(Code::EgressForbidden, detail))
+    }
 }
 
 /// An open connection to a seller.

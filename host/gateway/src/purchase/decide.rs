@@ -79,10 +79,7 @@ impl Purchase {
         payer: Address,
         resumption: Option<Resumption>,
     ) -> Result<Decided, Problem> {
-        if !visit.route.listed && visit.route.target.scheme() == countersign_core::web::Scheme::Http {
-            let detail = "payments go over https, except to addresses listed in egress.allow-private";
-            return Err(Problem::new(Code::EgressForbidden, detail));
-        }
+        visit.route.carries_payments()?;
         let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit))?;
         let resumption = self.still_approved(mandate, &offers, resumption).await?;
         let now = self.gateway.clock.now()?;

@@ -75,6 +75,7 @@ impl Purchase {
         }
         // Whatever can fail without a signature comes before the payload is touched.
         let route = self.route(self.call.target.clone()).await?;
+        route.carries_payments()?;
         let (permit, stored) = match permit::represent(&*self.gateway.ledger, id, self.gateway.clock.now()?).await? {
             Represented::Open { permit, signature } => (permit, signature),
             Represented::Suspended(what) => return Err(suspended(&what, id, state)),
