@@ -49,7 +49,7 @@ pub use compiled::Inspection;
 pub use config::{EngineConfig, EngineError};
 pub use engine::Engine;
 pub use set::{PolicySet, PolicyState, PolicyStatus};
-pub use stage::{PolicySpec, Stage, StageError};
+pub use stage::{PolicySpec, Stage, StageError, Start};
 
 /// The interface every policy must export.
 pub const POLICY_INTERFACE: &str = "countersign:policy/policy@0.1.0";

@@ -22,6 +22,20 @@ pub struct PolicySpec {
     pub claims: bool,
     /// Settings as one JSON document.
     pub settings: String,
+    /// What its instances start from.
+    pub start: Start,
+    /// The policy's own cases, run before it may serve: a document as `docs/policies.md` describes it.
+    pub cases: Option<Arc<str>>,
+}
+
+/// What an instance starts from. The answers are the same; `tests/engine` and every replay check it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Ready-made where possible: as fast as the guest allows.
+    #[default]
+    Ready,
+    /// The module's own bytes, instantiated and configured for each decision. Replay uses this.
+    Plain,
 }
 
 impl PolicySpec {
@@ -38,6 +52,8 @@ impl PolicySpec {
             deadline_ms: Self::DEFAULT_DEADLINE_MS,
             claims: false,
             settings: "{}".to_owned(),
+            start: Start::default(),
+            cases: None,
         }
     }
 }
@@ -53,6 +69,8 @@ impl fmt::Debug for PolicySpec {
             .field("deadline_ms", &self.deadline_ms)
             .field("claims", &self.claims)
             .field("settings_bytes", &self.settings.len())
+            .field("start", &self.start)
+            .field("cases_bytes", &self.cases.as_ref().map_or(0, |c| c.len()))
             .finish()
     }
 }

@@ -370,13 +370,12 @@ fn spec(name: &str, policy: &PolicyConfig) -> Result<PolicySpec, Refused> {
         Module::File(path) => read_module(path).map_err(fail)?.into(),
     };
     Ok(PolicySpec {
-        name: name.to_owned(),
-        module,
         sha256_pin: policy.sha256.clone(),
         mode: policy.mode,
         deadline_ms: policy.deadline_ms,
         claims: policy.claims,
         settings: policy.settings.clone(),
+        ..PolicySpec::new(name, module)
     })
 }
 

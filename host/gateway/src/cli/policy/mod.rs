@@ -8,15 +8,15 @@ use countersign_engine::{Engine, EngineConfig, Inspection, PolicySpec};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::admin::Client;
-use super::listing::{column, print};
-use super::{Failure, Outcome, Remote, runtime, say};
 use crate::builtin;
+use crate::cli::admin::Client;
+use crate::cli::listing::{column, print};
+use crate::cli::{Failure, Outcome, Remote, runtime, say};
 use crate::config::Environment;
 
 /// Policies.
 #[derive(Subcommand)]
-pub(super) enum Policy {
+pub(in crate::cli) enum Policy {
     /// The policies of the running gateway.
     List(Remote),
     /// Whether a module would be loaded: imports, exports, description, settings.
@@ -40,7 +40,7 @@ pub(super) enum Policy {
     },
 }
 
-pub(super) fn run(command: Policy, environment: &Environment) -> Outcome {
+pub(in crate::cli) fn run(command: Policy, environment: &Environment) -> Outcome {
     match command {
         Policy::List(remote) => runtime()?.block_on(list(&remote, environment)),
         Policy::Check { module, settings, json } => check(&module, settings, json),
