@@ -226,6 +226,12 @@ pub fn resets_at(window: &Window, at: Timestamp) -> Result<Option<Timestamp>, Ho
     }
 }
 
+/// Whether day and month windows can be counted in this zone: an IANA name, or empty for UTC.
+#[must_use]
+pub fn is_zone(zone: &str) -> bool {
+    TimeZone::get(zone_or_utc(zone)).is_ok()
+}
+
 fn zone_or_utc(zone: &str) -> &str {
     if zone.is_empty() { "UTC" } else { zone }
 }

@@ -1,7 +1,9 @@
-//! What one decision of a policy costs: `cargo run --release --example cost -- MODULE.wasm [SETTINGS.json]`.
+//! What decisions cost: `cargo run --release --example cost -- MODULE.wasm [SETTINGS.json]`.
 //!
-//! Prints the outcome, fuel and percentiles of whole decisions, by one policy and by three: of fresh
-//! instances, configured and asked, on one thread and on every core.
+//! Chains of 1, 3 and 10 policies of one module, on one thread and on two, started three ways: ready-made
+//! instances (as a gateway does), restored from the snapshot for each decision, and configured for each
+//! decision. Percentiles are of whole judgements on the asking thread; CPU is of the whole process, so
+//! it counts what other threads do ahead of time.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -11,51 +13,70 @@ use countersign_core::money::{Atomic, Micros};
 use countersign_core::seams::Judge;
 use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
 use countersign_core::time::Timestamp;
-use countersign_engine::{Engine, EngineConfig, PolicySet, PolicySpec};
+use countersign_engine::{Engine, EngineConfig, PolicySet, PolicySpec, Start};
+
+/// How long each row is measured.
+const ROW: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let path = args.next().ok_or("usage: cost MODULE.wasm [SETTINGS.json]")?;
     let settings = args.next().map_or_else(|| Ok("{}".to_owned()), std::fs::read_to_string)?;
-    let engine = Engine::new(EngineConfig::default())?;
     let module = std::fs::read(path)?;
-    let spec = |name: &str| PolicySpec { settings: settings.clone(), ..PolicySpec::new(name, module.clone()) };
-    let names = ["one", "two", "three"].map(str::to_owned);
-    let specs: Vec<_> = names.iter().map(|name| spec(name)).collect();
-    let began = now();
-    let set = engine.stage(1, &specs)?;
-    println!("staged in {:?}", began.elapsed());
-    let began = now();
-    engine.stage(2, &specs)?;
-    println!("staged again in {:?}", began.elapsed());
-
     let request = request()?;
-    for opinion in set.judge(names.get(..1).unwrap_or_default(), &request).opinions {
-        println!("{:?}\nfuel {}", opinion.outcome, opinion.fuel);
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for policies in [1, 3] {
-        for threads in [1, cores] {
-            let names = names.get(..policies).unwrap_or_default();
-            let mut took = run(&set, names, &request, threads);
-            took.sort_unstable();
-            let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default().as_micros();
-            let (rate, p50, p99) = (took.len() / SECONDS, at(50), at(99));
-            println!("{policies} policies, {threads} threads: {rate} decisions/s, p50 {p50} us, p99 {p99} us");
+    println!("start      policies threads  decisions/s   p50 us   p99 us  CPU us/decision");
+    let ways = [
+        ("ready", EngineConfig::default(), Start::Ready),
+        ("restored", EngineConfig { ready: 0, ..EngineConfig::default() }, Start::Ready),
+        ("configured", EngineConfig::default(), Start::Plain),
+    ];
+    for (way, config, start) in ways {
+        let engine = Engine::new(config)?;
+        let names: Vec<String> = (0..10).map(|n| format!("p{n}")).collect();
+        let spec = |name: &String| PolicySpec {
+            settings: settings.clone(),
+            start,
+            ..PolicySpec::new(name.as_str(), module.clone())
+        };
+        let specs: Vec<_> = names.iter().map(spec).collect();
+        let began = now();
+        let set = engine.stage(1, &specs)?;
+        let staged = began.elapsed();
+        engine.settle();
+        let status = set.status();
+        let from = status.first().and_then(|s| s.started_from.clone());
+        let opinions = set.judge(names.get(..1).unwrap_or_default(), &request).opinions;
+        let opinion = opinions.first().ok_or("no opinion")?;
+        let said = opinion.outcome.as_ref().map(|d| d.verdict.to_string());
+        println!(
+            "{way}: staged in {staged:?}, settled in {:?}, from {from:?}; {said:?}, fuel {}",
+            began.elapsed(),
+            opinion.fuel
+        );
+        for policies in [1, 3, 10] {
+            for threads in [1, 2] {
+                let before = cpu()?;
+                let mut took = run(&set, names.get(..policies).unwrap_or_default(), &request, threads);
+                let spent = cpu()?.saturating_sub(before);
+                took.sort_unstable();
+                let at = |percent: usize| {
+                    took.get(took.len() * percent / 100).copied().unwrap_or_default().as_nanos() as f64 / 1e3
+                };
+                let (rate, each) =
+                    (took.len() as f64 / ROW.as_secs_f64(), spent.as_secs_f64() * 1e6 / took.len() as f64);
+                println!("{way:10} {policies:8} {threads:7} {rate:12.0} {:8.1} {:8.1} {each:8.1}", at(50), at(99));
+            }
         }
     }
     Ok(())
 }
 
-/// How long each row is measured.
-const SECONDS: usize = 2;
-
-/// What each decision took.
+/// What each judgement took.
 fn run(set: &PolicySet, names: &[String], request: &SpendRequest, threads: usize) -> Vec<Duration> {
     let began = now();
     let one = || {
         let mut took = Vec::new();
-        while began.elapsed() < Duration::from_secs(SECONDS as u64) {
+        while began.elapsed() < ROW {
             let start = now();
             set.judge(names, request);
             took.push(start.elapsed());
@@ -66,6 +87,14 @@ fn run(set: &PolicySet, names: &[String], request: &SpendRequest, threads: usize
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         workers.into_iter().filter_map(|w| w.join().ok()).flatten().collect()
     })
+}
+
+/// CPU time of this process, to a hundredth of a second.
+fn cpu() -> Result<Duration, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rsplit_once(')').ok_or("/proc/self/stat")?.1;
+    let ticks: u64 = after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this program exists to measure time")]

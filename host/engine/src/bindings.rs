@@ -5,4 +5,6 @@ wasmtime::component::bindgen!({
     path: "../../wit/v0.1",
     world: "spend-policy",
     imports: { default: trappable },
+    // A question is lowered into many guests and never copied on the way.
+    ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -4,9 +4,11 @@ use serde_json::Value;
 use wasmtime::component::HasSelf;
 use wasmtime::component::{Component, Linker, types::ComponentItem};
 
+use crate::artifacts::{Artifacts, Made};
 use crate::audit::{self, Surface};
+use crate::bindings::SpendPolicyPre;
 use crate::bindings::countersign::policy::{log, types};
-use crate::bindings::{SpendPolicy, SpendPolicyPre};
+use crate::cache::Digest;
 use crate::failure::cut;
 use crate::guest::Guest;
 use crate::stage::{Problem, Stage};
@@ -40,20 +42,51 @@ pub struct Inspection {
 }
 
 pub(crate) struct Compiled {
-    pub(crate) digest: [u8; 32],
+    pub(crate) digest: Digest,
     pub(crate) pre: SpendPolicyPre<Guest>,
     pub(crate) about: Inspection,
 }
 
-/// Compiles, audits and links; runs nothing.
-pub(crate) fn prepare(engine: &wasmtime::Engine, module: &[u8]) -> Result<(SpendPolicyPre<Guest>, Surface), Problem> {
+/// Compiles the module, or finds it compiled.
+pub(crate) fn component(
+    engine: &wasmtime::Engine,
+    artifacts: &Artifacts,
+    module: &[u8],
+    digest: &Digest,
+) -> Result<(Component, Origin), Problem> {
+    if let Some(component) = artifacts.get(engine, Made::Module(digest)) {
+        return Ok((component, Origin::Cache));
+    }
     let component = Component::from_binary(engine, module).map_err(|e| not_compiled(module, &e))?;
-    let surface = audit::audit(engine, &component)?;
-    let linker = link(engine, &component).map_err(|e| Problem::new(Stage::Imports, cut(&format!("{e:#}"), 400)))?;
+    artifacts.put(Made::Module(digest), &component);
+    Ok((component, Origin::Compiler))
+}
+
+/// Where compiled code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The cache on disk.
+    Cache,
+    /// It was compiled now.
+    Compiler,
+}
+
+/// Audits and links; runs nothing.
+pub(crate) fn prepare(
+    engine: &wasmtime::Engine,
+    component: &Component,
+) -> Result<(SpendPolicyPre<Guest>, Surface), Problem> {
+    let surface = audit::audit(engine, component)?;
+    let linker = link(engine, component).map_err(|e| Problem::new(Stage::Imports, cut(&format!("{e:#}"), 400)))?;
     let pre =
-        linker.instantiate_pre(&component).map_err(|e| Problem::new(Stage::Imports, cut(&format!("{e:#}"), 400)))?;
+        linker.instantiate_pre(component).map_err(|e| Problem::new(Stage::Imports, cut(&format!("{e:#}"), 400)))?;
     let pre = SpendPolicyPre::new(pre).map_err(|e| Problem::new(Stage::Exports, cut(&format!("{e:#}"), 400)))?;
     Ok((pre, surface))
+}
+
+/// Links a component that imports what an audited one does.
+pub(crate) fn linked(engine: &wasmtime::Engine, component: &Component) -> wasmtime::Result<SpendPolicyPre<Guest>> {
+    SpendPolicyPre::new(link(engine, component)?.instantiate_pre(component)?)
 }
 
 fn not_compiled(module: &[u8], error: &wasmtime::Error) -> Problem {
@@ -153,13 +186,6 @@ fn outside(value: &Value) -> Option<&str> {
     }
 }
 
-impl Compiled {
-    /// Links an instance's exports, checking their types.
-    pub(crate) fn instantiate(&self, store: &mut wasmtime::Store<Guest>) -> wasmtime::Result<SpendPolicy> {
-        self.pre.instantiate(store)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,8 +211,9 @@ mod tests {
     #[test]
     fn files_that_are_no_components_are_named_for_what_they_are() {
         let engine = wasmtime::Engine::new(&crate::EngineConfig::default().wasmtime(true)).unwrap();
+        let none = Artifacts::open(None, &engine).unwrap();
         let check = |bytes: &[u8], want: &str| {
-            let problem = prepare(&engine, bytes).map(|_| ()).unwrap_err();
+            let problem = component(&engine, &none, bytes, &[0; 32]).map(|_| ()).unwrap_err();
             assert_eq!(problem.stage, Stage::Compile);
             assert!(problem.message.contains(want), "{}", problem.message);
         };

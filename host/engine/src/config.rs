@@ -1,6 +1,7 @@
 //! What an engine is told when it starts.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig};
 
@@ -20,8 +21,12 @@ const MOST_ADDRESS_SPACE: u64 = 1 << 46;
 /// what one policy may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// How many policies may be running at once, in the whole process.
+    /// How many policies may be running at once, in the whole process. The pool holds four times as
+    /// many instances: those that are ready-made, those that are used up, and those of staging.
     pub instances: u32,
+    /// How many instances of one policy to keep ready-made; fewer of a policy that takes much memory.
+    /// Zero makes every instance when it is needed.
+    pub ready: u32,
     /// Bytes of linear memory one policy may hold, over all its memories.
     pub memory_limit: usize,
     /// Fuel for `evaluate`: one per WebAssembly instruction, five for branches and calls, plus one
@@ -36,6 +41,43 @@ pub struct EngineConfig {
     pub admission_wait_ms: u32,
     /// Largest module accepted, in bytes.
     pub module_limit: usize,
+    /// Where compiled code is kept over restarts; none: every start compiles.
+    pub cache: Option<CacheConfig>,
+}
+
+/// A folder for compiled code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The folder: this user's, closed to everybody else (0700); made if it is not there.
+    pub folder: PathBuf,
+    /// What the files are authenticated with. Keep it elsewhere.
+    pub key: CacheKey,
+    /// Bytes the folder may take; what was used longest ago goes first.
+    pub limit_bytes: u64,
+}
+
+impl CacheConfig {
+    /// A folder of at most a GiB.
+    #[must_use]
+    pub fn new(folder: PathBuf, key: [u8; 32]) -> Self {
+        Self { folder, key: CacheKey(key), limit_bytes: 1 << 30 }
+    }
+}
+
+/// A secret; it is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CacheKey(..)")
+    }
 }
 
 impl Default for EngineConfig {
@@ -43,12 +85,14 @@ impl Default for EngineConfig {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
             instances: u32::try_from(cores.saturating_mul(4)).unwrap_or(64).max(64),
+            ready: 16,
             memory_limit: 64 * MIB,
             fuel: 10_000_000,
             configure_fuel: 200_000_000,
             configure_deadline_ms: 2_000,
             admission_wait_ms: 500,
             module_limit: 32 * MIB,
+            cache: None,
         }
     }
 }
@@ -79,7 +123,22 @@ impl EngineConfig {
     /// Bytes of address space (not of memory) the pool reserves.
     fn address_space(&self) -> u64 {
         let per_memory = (self.reserved_per_memory() as u64).saturating_add(GUARD_PER_MEMORY as u64);
-        per_memory.saturating_mul(u64::from(MEMORIES_PER_INSTANCE)).saturating_mul(u64::from(self.instances))
+        per_memory.saturating_mul(u64::from(MEMORIES_PER_INSTANCE)).saturating_mul(u64::from(self.pool()))
+    }
+
+    /// Instances the pool holds.
+    fn pool(&self) -> u32 {
+        self.instances.saturating_mul(4)
+    }
+
+    /// Instances that may be ready-made, over all policies.
+    pub(crate) fn ready_in_all(&self) -> usize {
+        (self.instances as usize).saturating_mul(2)
+    }
+
+    /// Used instances that may wait to be taken apart. The rest of the pool is for staging.
+    pub(crate) fn used(&self) -> usize {
+        self.instances as usize / 2
     }
 
     fn reserved_per_memory(&self) -> usize {
@@ -91,7 +150,7 @@ impl EngineConfig {
     }
 
     pub(crate) fn wasmtime(&self, swap: bool) -> Config {
-        let n = self.instances;
+        let n = self.pool();
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(n)
             .total_core_instances(n.saturating_mul(16))
@@ -173,8 +232,10 @@ pub enum EngineError {
         /// What stood in the way.
         cause: String,
     },
-    /// The operating system gave no thread for the epoch ticker.
-    Ticker(String),
+    /// The operating system gave no thread.
+    Thread(String),
+    /// The folder for compiled code cannot be used.
+    Cache(String),
 }
 
 impl EngineError {
@@ -184,7 +245,8 @@ impl EngineError {
         match self {
             Self::Config(_) => "engine-config",
             Self::Pool { .. } => "engine-pool",
-            Self::Ticker(_) => "engine-ticker",
+            Self::Thread(_) => "engine-thread",
+            Self::Cache(_) => "engine-cache",
         }
     }
 }
@@ -199,7 +261,8 @@ impl fmt::Display for EngineError {
                  for `instances = {instances}`): {cause}; lower `instances`, or raise the process's \
                  address-space limit"
             ),
-            Self::Ticker(cause) => write!(f, "could not start the policy engine's ticker thread: {cause}"),
+            Self::Thread(cause) => write!(f, "could not start a thread of the policy engine: {cause}"),
+            Self::Cache(what) => write!(f, "the folder for compiled policies cannot be used: {what}"),
         }
     }
 }

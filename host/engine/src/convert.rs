@@ -24,73 +24,102 @@ const BUDGET_BYTES: usize = 200;
 const CODE_BYTES: usize = 64;
 const ZONE_BYTES: usize = 64;
 
-/// The question, in the guest's types.
-pub(crate) fn request(r: &SpendRequest, claims: bool) -> wit::SpendRequest {
-    let millis = |t: Timestamp| t.as_millis();
-    wit::SpendRequest {
-        id: r.id.to_string(),
-        purchase_id: r.purchase_id.as_str().to_owned(),
-        at: r.at.as_millis(),
-        principal: wit::Principal {
-            agent: r.principal.agent.clone(),
-            user: r.principal.user.clone(),
-            workspace: r.principal.workspace.clone(),
-            roles: r.principal.roles.clone(),
-            session: r.principal.session.clone(),
-            client: r.principal.client.clone(),
-            project: r.principal.project.clone(),
-            task: r.principal.task.clone(),
-        },
-        purchase: wit::Purchase {
-            method: r.purchase.method.clone(),
-            url: r.purchase.url.clone(),
-            host: r.purchase.host.clone(),
-            path: r.purchase.path.clone(),
-            query_digest: r.purchase.query_digest.clone(),
-            body_digest: r.purchase.body_digest.clone(),
-            observed: r.purchase.observed,
-            description: r.purchase.description.clone(),
-            media_type: r.purchase.media_type.clone(),
-            category: r.purchase.category.clone(),
-        },
-        seller: wit::Seller {
-            host: r.seller.host.clone(),
-            pay_to: r.seller.pay_to.clone(),
-            host_first_paid: r.seller.host_first_paid.map(millis),
-            pay_to_first_paid: r.seller.pay_to_first_paid.map(millis),
-            pay_to_changed: r.seller.pay_to_changed,
-            last_price: r.seller.last_price.map(|m| m.get()),
-            judged: r.seller.judged,
-            useful: r.seller.useful,
-        },
-        payment: wit::Payment {
-            rail: r.payment.rail.clone(),
-            scheme: r.payment.scheme.clone(),
-            commitment: match r.payment.commitment {
-                Commitment::Fixed => wit::Commitment::Fixed,
-                Commitment::Ceiling => wit::Commitment::Ceiling,
-                Commitment::Deposit => wit::Commitment::Deposit,
-                Commitment::Recurring => wit::Commitment::Recurring,
+/// The question in the guests' types, borrowed from ours: made once for all policies of a judgement.
+pub(crate) struct Question<'a> {
+    request: &'a SpendRequest,
+    pub(crate) id: String,
+    amount: String,
+    roles: Vec<&'a str>,
+    claims: Vec<wit::AttributeParam<'a>>,
+    facts: Vec<wit::AttributeParam<'a>>,
+}
+
+impl<'a> Question<'a> {
+    pub(crate) fn new(request: &'a SpendRequest) -> Self {
+        Self {
+            request,
+            id: request.id.to_string(),
+            amount: request.payment.amount.to_string(),
+            roles: request.principal.roles.iter().map(String::as_str).collect(),
+            claims: attributes(&request.claims),
+            facts: attributes(&request.facts),
+        }
+    }
+
+    /// Now, for the policies.
+    pub(crate) fn at(&self) -> Timestamp {
+        self.request.at
+    }
+
+    /// As a policy is asked it.
+    pub(crate) fn ask(&self, claims: bool) -> wit::SpendRequest<'_> {
+        let r = self.request;
+        let millis = |t: Timestamp| t.as_millis();
+        wit::SpendRequest {
+            id: &self.id,
+            purchase_id: r.purchase_id.as_str(),
+            at: r.at.as_millis(),
+            principal: wit::Principal {
+                agent: &r.principal.agent,
+                user: r.principal.user.as_deref(),
+                workspace: r.principal.workspace.as_deref(),
+                roles: &self.roles,
+                session: r.principal.session.as_deref(),
+                client: r.principal.client.as_deref(),
+                project: r.principal.project.as_deref(),
+                task: r.principal.task.as_deref(),
             },
-            network: r.payment.network.clone(),
-            asset: r.payment.asset.clone(),
-            asset_symbol: r.payment.asset_symbol.clone(),
-            asset_decimals: r.payment.asset_decimals,
-            amount: r.payment.amount.to_string(),
-            value: r.payment.value.get(),
-            valid_for_seconds: r.payment.valid_for_seconds,
-            wallet: r.payment.wallet.clone(),
-        },
-        history: wit::History {
-            agent_hour: tally(r.history.agent_hour),
-            agent_day: tally(r.history.agent_day),
-            session: tally(r.history.session),
-            seller_day: tally(r.history.seller_day),
-            seller_lifetime: tally(r.history.seller_lifetime),
-            repeats: r.history.repeats,
-        },
-        claims: if claims { attributes(&r.claims) } else { Vec::new() },
-        facts: attributes(&r.facts),
+            purchase: wit::Purchase {
+                method: &r.purchase.method,
+                url: &r.purchase.url,
+                host: &r.purchase.host,
+                path: &r.purchase.path,
+                query_digest: r.purchase.query_digest.as_deref(),
+                body_digest: r.purchase.body_digest.as_deref(),
+                observed: r.purchase.observed,
+                description: r.purchase.description.as_deref(),
+                media_type: r.purchase.media_type.as_deref(),
+                category: r.purchase.category.as_deref(),
+            },
+            seller: wit::Seller {
+                host: &r.seller.host,
+                pay_to: &r.seller.pay_to,
+                host_first_paid: r.seller.host_first_paid.map(millis),
+                pay_to_first_paid: r.seller.pay_to_first_paid.map(millis),
+                pay_to_changed: r.seller.pay_to_changed,
+                last_price: r.seller.last_price.map(|m| m.get()),
+                judged: r.seller.judged,
+                useful: r.seller.useful,
+            },
+            payment: wit::Payment {
+                rail: &r.payment.rail,
+                scheme: &r.payment.scheme,
+                commitment: match r.payment.commitment {
+                    Commitment::Fixed => wit::Commitment::Fixed,
+                    Commitment::Ceiling => wit::Commitment::Ceiling,
+                    Commitment::Deposit => wit::Commitment::Deposit,
+                    Commitment::Recurring => wit::Commitment::Recurring,
+                },
+                network: &r.payment.network,
+                asset: &r.payment.asset,
+                asset_symbol: &r.payment.asset_symbol,
+                asset_decimals: r.payment.asset_decimals,
+                amount: &self.amount,
+                value: r.payment.value.get(),
+                valid_for_seconds: r.payment.valid_for_seconds,
+                wallet: &r.payment.wallet,
+            },
+            history: wit::History {
+                agent_hour: tally(r.history.agent_hour),
+                agent_day: tally(r.history.agent_day),
+                session: tally(r.history.session),
+                seller_day: tally(r.history.seller_day),
+                seller_lifetime: tally(r.history.seller_lifetime),
+                repeats: r.history.repeats,
+            },
+            claims: if claims { &self.claims } else { &[] },
+            facts: &self.facts,
+        }
     }
 }
 
@@ -98,9 +127,8 @@ fn tally(t: Tally) -> wit::Tally {
     wit::Tally { count: t.count, value: t.value.get() }
 }
 
-fn attributes(from: &[Attribute]) -> Vec<wit::Attribute> {
-    let one = |a: &Attribute| wit::Attribute { name: a.name.clone(), value: a.value.clone() };
-    from.iter().map(one).collect()
+fn attributes(from: &[Attribute]) -> Vec<wit::AttributeParam<'_>> {
+    from.iter().map(|a| wit::AttributeParam { name: &a.name, value: &a.value }).collect()
 }
 
 /// The answer, if it keeps to the contract and its limits.
@@ -208,7 +236,7 @@ fn obligation(o: wit::Obligation) -> Result<Obligation, Failure> {
     Ok(Obligation { kind: o.kind, params })
 }
 
-fn attribute(a: wit::Attribute) -> Result<Attribute, Failure> {
+fn attribute(a: wit::AttributeResult) -> Result<Attribute, Failure> {
     string("attribute name", &a.name)?;
     string("attribute value", &a.value)?;
     Ok(Attribute { name: a.name, value: a.value })
@@ -275,7 +303,7 @@ mod tests {
             assert_eq!(kind(make(max)), None, "{max}");
             assert_eq!(kind(make(max + 1)), Some(FailureKind::Oversize), "{max}");
         };
-        let note = || wit::Attribute { name: "a".into(), value: "b".into() };
+        let note = || wit::AttributeResult { name: "a".into(), value: "b".into() };
         check(&|n| wit::Decision { reasons: vec![a_reason("x", String::new()); n], ..empty() }, 64);
         check(&|n| wit::Decision { notes: vec![note(); n], ..empty() }, 32);
         check(
@@ -291,7 +319,7 @@ mod tests {
         check(&|n| wit::Decision { reasons: vec![a_reason("x", "m".repeat(n))], ..empty() }, 4096);
         check(
             &|n| {
-                let note = wit::Attribute { name: "a".into(), value: "v".repeat(n) };
+                let note = wit::AttributeResult { name: "a".into(), value: "v".repeat(n) };
                 wit::Decision { notes: vec![note], ..empty() }
             },
             4096,

@@ -2,51 +2,53 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_core::verdict::{Failure, FailureKind};
-use sha2::{Digest as _, Sha256};
-use wasmtime::Store;
 
 use crate::POLICY_INTERFACE;
+use crate::artifacts::Artifacts;
 use crate::bindings::SpendPolicy;
 use crate::cache::{Cache, Digest};
-use crate::compiled::{self, Compiled, Inspection};
+use crate::compiled::{self, Compiled, Inspection, Origin};
+use crate::compiler::Compiler;
 use crate::config::{EngineConfig, EngineError, has_swap};
+use crate::digest::digest_of;
 use crate::failure::{Phase, classify, cut, failure};
-use crate::guest::{Guest, seed};
+use crate::guest::Guest;
+use crate::janitor::Janitor;
+use crate::prepared::Prepared;
+use crate::runtime::{Configured, Runtime, Unready, configure_seed};
 use crate::set::{Entry, PolicySet};
+use crate::settings;
 use crate::slots::{Slot, Slots};
-use crate::stage::{PolicySpec, Problem, Stage, StageError};
+use crate::snapshot;
+use crate::stage::{PolicySpec, Problem, Stage, StageError, Start};
 use crate::ticker::Ticker;
 
 /// Compiled modules kept for staging again.
 const CACHED_MODULES: usize = 64;
-/// Most a guest may hand over in one call. wasmtime's own default would let it copy 128 MiB.
-const HOSTCALL_BYTES: usize = 1 << 20;
-/// Largest settings document.
-const SETTINGS_BYTES: usize = 1 << 20;
-/// Problems of one settings document that are reported.
-const PROBLEMS: usize = 32;
+/// How long a new set waits for ready instances before it serves without.
+const WARM_UP: Duration = Duration::from_millis(100);
 
 /// The policy runtime. One per process.
 pub struct Engine {
-    // First, so that it stops before what it ticks goes away.
+    // First, so that they stop before what they work on goes away.
     _ticker: Ticker,
-    wasm: wasmtime::Engine,
-    config: EngineConfig,
+    compiler: Compiler,
+    pub(crate) janitor: Janitor,
+    pub(crate) runtime: Arc<Runtime>,
+    artifacts: Arc<Artifacts>,
     slots: Slots,
     modules: Cache<Compiled>,
-    /// One compilation at a time: a folder full of new modules must not take every core.
-    compiling: Mutex<()>,
     compilations: AtomicU64,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Engine").field("config", &self.runtime.config).finish_non_exhaustive()
     }
 }
 
@@ -54,37 +56,52 @@ impl Engine {
     /// Starts the runtime and reserves the instance pool.
     ///
     /// # Errors
-    /// When a setting is zero, or the pool cannot be reserved; the error names the number to lower.
+    /// When a setting is zero, the pool cannot be reserved (the error names the number to lower), or
+    /// the folder for compiled code is not this user's alone.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
         config.check()?;
         let wasm = wasmtime::Engine::new(&config.wasmtime(has_swap()))
             .map_err(|e| config.pool_error(cut(&format!("{e:#}"), 300)))?;
+        let artifacts = Arc::new(Artifacts::open(config.cache.as_ref(), &wasm)?);
+        let slots = Slots::new(config.instances);
+        let ticker = Ticker::start(&wasm)?;
+        let runtime = Arc::new(Runtime { wasm, config });
         Ok(Arc::new(Self {
-            _ticker: Ticker::start(&wasm)?,
-            wasm,
-            slots: Slots::new(config.instances),
+            _ticker: ticker,
+            compiler: Compiler::start()?,
+            janitor: Janitor::start(Arc::clone(&runtime))?,
+            runtime,
+            artifacts,
+            slots,
             modules: Cache::new(CACHED_MODULES),
-            compiling: Mutex::new(()),
             compilations: AtomicU64::new(0),
-            config,
         }))
     }
 
     /// The settings it was started with.
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
-        &self.config
+        &self.runtime.config
     }
 
-    /// How many modules it compiled since it started; what the cache answered is not counted.
+    /// How many modules it compiled since it started; what a cache answered is not counted.
     #[must_use]
     pub fn compilations(&self) -> u64 {
         self.compilations.load(Ordering::Relaxed)
     }
 
-    /// Loads every policy, or none: compiles (or finds compiled), audits, describes, configures.
+    /// Waits until everything that happens in the background has happened: snapshots, ready instances.
+    /// For measurements and tests; nothing that serves needs it.
+    pub fn settle(&self) {
+        self.compiler.settle();
+        self.janitor.settle(Duration::from_secs(60));
+    }
+
+    /// Loads every policy, or none: compiles (or finds compiled), audits, describes, checks settings,
+    /// configures, makes the first instances.
     ///
-    /// Compiling takes from tens of milliseconds to tens of seconds, on the calling thread.
+    /// Compiling takes from tens of milliseconds to tens of seconds, on a thread of low priority that
+    /// the calling thread waits for.
     ///
     /// # Errors
     /// The first policy that failed, at which stage, and why.
@@ -106,6 +123,7 @@ impl Engine {
             }
             entries.push(Entry::new(spec, self.load(spec)));
         }
+        self.janitor.settle(WARM_UP);
         PolicySet::new(Arc::clone(self), generation, entries)
     }
 
@@ -114,7 +132,8 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::stage`].
     pub fn check(&self, spec: &PolicySpec) -> Result<Inspection, StageError> {
-        self.load(spec).map(|compiled| compiled.about.clone())
+        let checked = self.verified(spec).map(|(compiled, _)| compiled.about.clone());
+        checked.map_err(|p| p.of(&spec.name))
     }
 
     /// What a module says about itself and what it touches. Runs `describe`, and nothing else.
@@ -122,47 +141,83 @@ impl Engine {
     /// # Errors
     /// When it is not a policy this host could load.
     pub fn inspect(&self, module: &[u8]) -> Result<Inspection, StageError> {
-        let inspect = || self.module(module, &digest_of(module));
-        inspect().map(|compiled| compiled.about.clone()).map_err(|p| p.of(""))
+        let compiled = self.module(&Arc::from(module), &digest_of(module));
+        compiled.map(|compiled| compiled.about.clone()).map_err(|p| p.of(""))
     }
 
-    fn load(&self, spec: &PolicySpec) -> Result<Arc<Compiled>, StageError> {
-        self.load_steps(spec).map_err(|p| p.of(&spec.name))
+    fn load(&self, spec: &PolicySpec) -> Result<Arc<Prepared>, StageError> {
+        let prepared = match spec.start {
+            Start::Ready => self.prepared(spec),
+            Start::Plain => {
+                self.verified(spec).map(|(compiled, first)| Arc::new(self.prepare(spec, compiled, first, 0)))
+            }
+        };
+        prepared.map_err(|p| p.of(&spec.name))
     }
 
-    fn load_steps(&self, spec: &PolicySpec) -> Result<Arc<Compiled>, Problem> {
-        if spec.name.is_empty() || spec.deadline_ms == 0 {
-            return Err(Problem::new(Stage::Spec, "a policy needs a name and a deadline above zero"));
-        }
+    /// What instances are made from: shared with every other policy of this module and settings.
+    fn prepared(&self, spec: &PolicySpec) -> Result<Arc<Prepared>, Problem> {
         let digest = digest_of(&spec.module);
-        check_pin(spec.sha256_pin.as_deref(), &digest)?;
-        let compiled = self.module(&spec.module, &digest)?;
-        check_settings(&spec.settings)?;
-        self.try_configure(&compiled, &spec.settings)?;
-        Ok(compiled)
+        let known = self.janitor.find(&configure_seed(&digest, &spec.settings));
+        // The pin, the cases and the name are this policy's own.
+        if let Some(known) = known {
+            check_spec(spec, &digest)?;
+            return Ok(known);
+        }
+        let (compiled, first) = self.verified(spec)?;
+        let prepared = Arc::new(self.prepare(spec, compiled, first, self.runtime.config.ready));
+        self.janitor.look_after(&prepared);
+        self.snapshot_later(&prepared, &spec.module);
+        Ok(prepared)
     }
 
-    /// The compiled module, from the cache or from its bytes.
-    fn module(&self, module: &[u8], digest: &Digest) -> Result<Arc<Compiled>, Problem> {
-        let (size, limit) = (module.len(), self.config.module_limit);
+    fn prepare(&self, spec: &PolicySpec, compiled: Arc<Compiled>, first: Configured, ready: u32) -> Prepared {
+        let seed = configure_seed(&compiled.digest, &spec.settings);
+        let settings = Arc::from(spec.settings.as_str());
+        Prepared::new(compiled, settings, seed, first, ready, self.janitor.room())
+    }
+
+    /// Every step of staging but the last, and the instance they ended with.
+    fn verified(&self, spec: &PolicySpec) -> Result<(Arc<Compiled>, Configured), Problem> {
+        let digest = digest_of(&spec.module);
+        check_spec(spec, &digest)?;
+        let compiled = self.module(&spec.module, &digest)?;
+        settings::check(&spec.settings, &compiled.about.settings_schema)?;
+        let _slot = self.admit().map_err(|f| Problem::new(Stage::Configure, f.message))?;
+        let seed = configure_seed(&digest, &spec.settings);
+        match self.runtime.configured(&compiled, seed, &spec.settings) {
+            Ok(first) => Ok((compiled, first)),
+            Err(Unready::Failed(f)) => Err(Problem::new(Stage::Configure, format!("{}: {}", f.kind.code(), f.message))),
+            Err(Unready::Refused(problems)) => Err(Problem::new(Stage::Settings, problems)),
+        }
+    }
+
+    /// The compiled module: in memory, on disk, or from its bytes.
+    fn module(&self, module: &Arc<[u8]>, digest: &Digest) -> Result<Arc<Compiled>, Problem> {
+        let (size, limit) = (module.len(), self.runtime.config.module_limit);
         if size > limit {
             return Err(Problem::new(Stage::Size, format!("{size} bytes, at most {limit}")));
         }
         if let Some(known) = self.modules.get(digest) {
             return Ok(known);
         }
-        let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = self.modules.get(digest) {
-            return Ok(known);
-        }
         let started = now();
-        self.compilations.fetch_add(1, Ordering::Relaxed);
-        let (pre, surface) = catch_unwind(AssertUnwindSafe(|| compiled::prepare(&self.wasm, module)))
-            .unwrap_or_else(|_| Err(Problem::new(Stage::Compile, "the compiler failed on this module")))?;
+        let (bytes, key) = (Arc::clone(module), *digest);
+        let (runtime, artifacts) = (Arc::clone(&self.runtime), Arc::clone(&self.artifacts));
+        let made = self.compiler.run(size, move || {
+            let (component, origin) = compiled::component(&runtime.wasm, &artifacts, &bytes, &key)?;
+            compiled::prepare(&runtime.wasm, &component).map(|(pre, surface)| (pre, surface, origin))
+        });
+        let (pre, surface, origin) =
+            made.unwrap_or_else(|| Err(Problem::new(Stage::Compile, "the compiler failed on this module")))?;
+        if origin == Origin::Compiler {
+            self.compilations.fetch_add(1, Ordering::Relaxed);
+        }
         let sha256 = hex::encode(digest);
         let description = self.describe(&pre, digest)?;
         let about = compiled::about(sha256, size, surface, description)?;
-        tracing::info!(sha256 = about.sha256, size, millis = micros_since(started) / 1_000, "policy module compiled");
+        let millis = micros_since(started) / 1_000;
+        tracing::info!(sha256 = about.sha256, size, millis, ?origin, "policy module loaded");
         let compiled = Arc::new(Compiled { digest: *digest, pre, about });
         self.modules.insert(*digest, Arc::clone(&compiled));
         Ok(compiled)
@@ -174,7 +229,7 @@ impl Engine {
         digest: &Digest,
     ) -> Result<crate::bindings::countersign::policy::types::Description, Problem> {
         let _slot = self.admit().map_err(|f| Problem::new(Stage::Describe, f.message))?;
-        let mut store = self.store(configure_seed(digest, ""));
+        let mut store = self.runtime.store(configure_seed(digest, ""));
         let instance = pre.instance_pre().instantiate(&mut store).map_err(|e| {
             let failed = classify(&e, Phase::Instantiate, store.data());
             Problem::new(Stage::Describe, failed.message)
@@ -191,76 +246,41 @@ impl Engine {
             .map_err(|e| Problem::new(Stage::Describe, classify(&e, Phase::Call("describe"), store.data()).message))
     }
 
-    fn try_configure(&self, compiled: &Compiled, settings: &str) -> Result<(), Problem> {
-        let _slot = self.admit().map_err(|f| Problem::new(Stage::Configure, f.message))?;
-        let mut store = self.store(configure_seed(&compiled.digest, settings));
-        match self.configured(compiled, &mut store, settings) {
-            Ok(_) => Ok(()),
-            Err(Unready::Failed(f)) => Err(Problem::new(Stage::Configure, format!("{}: {}", f.kind.code(), f.message))),
-            Err(Unready::Refused(problems)) => Err(Problem::new(Stage::Settings, problems)),
-        }
+    /// Makes a snapshot in the background, or finds out why there is none.
+    fn snapshot_later(&self, prepared: &Arc<Prepared>, module: &Arc<[u8]>) {
+        let (weak, module) = (Arc::downgrade(prepared), Arc::clone(module));
+        let (runtime, artifacts) = (Arc::clone(&self.runtime), Arc::clone(&self.artifacts));
+        self.compiler.later(module.len(), move || {
+            // Nobody uses it any more: an edit came before its turn did.
+            let Some(prepared) = weak.upgrade() else { return };
+            let made = catch_unwind(AssertUnwindSafe(|| snapshot::prepare(&runtime, &artifacts, &prepared, &module)));
+            let made = made.unwrap_or_else(|_| Err("it has something that snapshots cannot hold".to_owned()));
+            if let Err(why) = &made {
+                tracing::info!(sha256 = prepared.compiled.about.sha256, why, "this policy starts without a snapshot");
+            }
+            prepared.set_snapshot(made);
+        });
     }
 
     /// A place to run in.
     pub(crate) fn admit(&self) -> Result<Slot<'_>, Failure> {
-        let wait = Duration::from_millis(u64::from(self.config.admission_wait_ms));
+        let wait = Duration::from_millis(u64::from(self.runtime.config.admission_wait_ms));
         self.slots.acquire(wait).ok_or_else(|| {
             let message = format!(
                 "all {} policy instances stayed busy for {} ms; raise the engine's `instances`",
-                self.config.instances, self.config.admission_wait_ms
+                self.runtime.config.instances, self.runtime.config.admission_wait_ms
             );
             failure(FailureKind::Unavailable, message)
         })
     }
+}
 
-    /// A store with the budgets of everything before `evaluate`.
-    pub(crate) fn store(&self, seed: [u8; 32]) -> Store<Guest> {
-        let mut store = Store::new(&self.wasm, Guest::new(self.config.memory_limit, seed));
-        store.limiter(|guest| &mut guest.memory);
-        store.set_hostcall_fuel(HOSTCALL_BYTES);
-        give(&mut store, self.config.configure_fuel, self.config.configure_deadline_ms);
-        store
+/// What can be wrong before the module is looked into.
+fn check_spec(spec: &PolicySpec, digest: &Digest) -> Result<(), Problem> {
+    if spec.name.is_empty() || spec.deadline_ms == 0 {
+        return Err(Problem::new(Stage::Spec, "a policy needs a name and a deadline above zero"));
     }
-
-    /// Instantiates and configures.
-    pub(crate) fn configured(
-        &self,
-        compiled: &Compiled,
-        store: &mut Store<Guest>,
-        settings: &str,
-    ) -> Result<SpendPolicy, Unready> {
-        let policy =
-            compiled.instantiate(store).map_err(|e| Unready::Failed(classify(&e, Phase::Instantiate, store.data())))?;
-        match policy.countersign_policy_policy().call_configure(&mut *store, settings) {
-            Ok(Ok(())) => Ok(policy),
-            Ok(Err(problems)) => Err(Unready::Refused(problems_text(&problems))),
-            Err(e) => Err(Unready::Failed(classify(&e, Phase::Call("configure"), store.data()))),
-        }
-    }
-}
-
-/// Why an instance is not ready to be asked.
-pub(crate) enum Unready {
-    Failed(Failure),
-    /// It found problems in its settings.
-    Refused(String),
-}
-
-/// Sets both budgets anew.
-pub(crate) fn give(store: &mut Store<Guest>, fuel: u64, deadline_ms: u32) {
-    // Fails only on an engine without fuel, and then nothing runs at all.
-    drop(store.set_fuel(fuel));
-    // The current epoch has partly passed already: one more, so that nobody gets less.
-    store.set_epoch_deadline(u64::from(deadline_ms).saturating_add(1));
-}
-
-/// The randomness a policy sees until `evaluate`.
-pub(crate) fn configure_seed(module: &Digest, settings: &str) -> [u8; 32] {
-    seed("configure", &[module, &digest_of(settings.as_bytes())])
-}
-
-pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
-    Sha256::digest(bytes).into()
+    check_pin(spec.sha256_pin.as_deref(), digest)
 }
 
 fn check_pin(pin: Option<&str>, digest: &Digest) -> Result<(), Problem> {
@@ -272,33 +292,6 @@ fn check_pin(pin: Option<&str>, digest: &Digest) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
-}
-
-fn check_settings(settings: &str) -> Result<(), Problem> {
-    let problem = |message: String| Err(Problem::new(Stage::Settings, message));
-    if settings.len() > SETTINGS_BYTES {
-        return problem(format!("{} bytes, at most {SETTINGS_BYTES}", settings.len()));
-    }
-    match serde_json::from_str::<serde::de::IgnoredAny>(settings) {
-        Ok(_) => Ok(()),
-        Err(e) => problem(format!("not a JSON document: {e}")),
-    }
-}
-
-/// `/hosts/0: not a host; : …`, with the whole document shown as `settings`.
-fn problems_text(problems: &[crate::bindings::countersign::policy::types::Problem]) -> String {
-    if problems.is_empty() {
-        return "the policy refused its settings and did not say why".to_owned();
-    }
-    let one = |p: &crate::bindings::countersign::policy::types::Problem| {
-        let path = if p.path.is_empty() { "(whole document)" } else { &p.path };
-        format!("{}: {}", cut(path, 200), cut(&p.message, 500))
-    };
-    let mut lines: Vec<String> = problems.iter().take(PROBLEMS).map(one).collect();
-    if problems.len() > PROBLEMS {
-        lines.push(format!("and {} more", problems.len() - PROBLEMS));
-    }
-    lines.join("; ")
 }
 
 /// For durations shown to people; nothing decides by it.

@@ -65,6 +65,7 @@ pub(crate) struct Guest {
     seed: [u8; 32],
     drawn: [u64; 3],
     host_calls: u32,
+    handles: u32,
     log: Vec<LogLine>,
     stderr: Vec<u8>,
 }
@@ -78,19 +79,38 @@ impl Guest {
             seed,
             drawn: [0; 3],
             host_calls: 0,
+            handles: 0,
             log: Vec::new(),
             stderr: Vec::new(),
         }
     }
 
-    /// From here on the policy sees the decision's clock and randomness; what `configure` logged
-    /// is dropped, and everything that is counted is counted anew.
+    /// From here on the policy sees the decision's clock and randomness; what `configure` logged and
+    /// printed is dropped, and everything that is counted is counted anew. Whether `configure` ran in
+    /// this instance or in the one it is a snapshot of must not be visible in anything recorded.
     pub(crate) fn begin_evaluate(&mut self, at: Timestamp, seed: [u8; 32]) {
         self.clock = at;
         self.seed = seed;
         self.drawn = [0; 3];
         self.host_calls = 0;
         self.log.clear();
+        self.stderr.clear();
+        self.memory.refused = false;
+    }
+
+    /// A handle of the host's was given out.
+    pub(crate) fn hand_out(&mut self) {
+        self.handles = self.handles.saturating_add(1);
+    }
+
+    /// A handle came back.
+    pub(crate) fn take_back(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
+    }
+
+    /// Handles the instance still has. They are not part of its memory.
+    pub(crate) fn handles(&self) -> u32 {
+        self.handles
     }
 
     pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
@@ -187,6 +207,11 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Bytes of linear memory the instance has.
+    pub(crate) fn used(&self) -> usize {
+        self.used
     }
 }
 

@@ -27,27 +27,35 @@
 //! some twenty microseconds a policy, at worst for its deadline, the configure deadline and the wait
 //! for a free instance. Call it where blocking is allowed.
 
-#![forbid(unsafe_code)]
-
+mod artifacts;
 mod audit;
 mod bindings;
 mod cache;
 mod compiled;
+mod compiler;
 mod config;
 mod convert;
+mod digest;
 mod engine;
 mod failure;
 mod guest;
+mod janitor;
+mod prepared;
+mod runtime;
+mod schema;
 mod set;
+mod settings;
 mod slots;
+mod snapshot;
 mod stage;
 mod stats;
 mod ticker;
 mod wasi;
 
 pub use compiled::Inspection;
-pub use config::{EngineConfig, EngineError};
+pub use config::{CacheConfig, CacheKey, EngineConfig, EngineError};
 pub use engine::Engine;
+pub use prepared::StartedFrom;
 pub use set::{PolicySet, PolicyState, PolicyStatus};
 pub use stage::{PolicySpec, Stage, StageError, Start};
 

@@ -9,13 +9,14 @@ use countersign_core::seams::Judge;
 use countersign_core::spend::SpendRequest;
 use countersign_core::verdict::{Decision, Failure, FailureKind, Judgement, LogLine, Mode, Opinion};
 
-use crate::bindings::countersign::policy::types as wit;
-use crate::compiled::Compiled;
-use crate::convert;
-use crate::engine::{Engine, Unready, configure_seed, digest_of, give, micros_since, now};
+use crate::convert::{self, Question};
+use crate::digest::digest_of;
+use crate::engine::{Engine, micros_since, now};
 use crate::failure::{Phase, classify, cut, failure};
 use crate::guest::seed;
-use crate::stage::{PolicySpec, StageError};
+use crate::prepared::{Prepared, StartedFrom};
+use crate::runtime::{Configured, Unready, give};
+use crate::stage::{PolicySpec, StageError, Start};
 use crate::stats::Stats;
 
 /// Policies that were staged together, under one generation. Immutable; share it in an `Arc` and
@@ -29,14 +30,13 @@ pub struct PolicySet {
 
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) state: Result<Arc<Compiled>, StageError>,
+    pub(crate) state: Result<Arc<Prepared>, StageError>,
+    start: Start,
     mode: Mode,
     claims: bool,
     deadline_ms: u32,
     module_sha256: String,
     settings_sha256: String,
-    settings: String,
-    configure_seed: [u8; 32],
     stats: Stats,
 }
 
@@ -77,6 +77,10 @@ pub struct PolicyStatus {
     pub mode: Mode,
     /// What it imports, sorted.
     pub imports: Vec<String>,
+    /// What its instances start from; none when invalid.
+    pub started_from: Option<StartedFrom>,
+    /// Instances that are ready-made now.
+    pub ready: usize,
     /// Decisions it took part in, on this set.
     pub decisions: u64,
     /// Median microseconds of a decision, to about six percent; zero before the first.
@@ -88,27 +92,26 @@ pub struct PolicyStatus {
 }
 
 impl Entry {
-    pub(crate) fn new(spec: &PolicySpec, state: Result<Arc<Compiled>, StageError>) -> Self {
+    pub(crate) fn new(spec: &PolicySpec, state: Result<Arc<Prepared>, StageError>) -> Self {
         let module = match &state {
-            Ok(compiled) => compiled.digest,
+            Ok(prepared) => prepared.compiled.digest,
             Err(_) => digest_of(&spec.module),
         };
         Self {
             name: spec.name.clone(),
             state,
+            start: spec.start,
             mode: spec.mode,
             claims: spec.claims,
             deadline_ms: spec.deadline_ms,
             module_sha256: hex::encode(module),
             settings_sha256: hex::encode(digest_of(spec.settings.as_bytes())),
-            settings: spec.settings.clone(),
-            configure_seed: configure_seed(&module, &spec.settings),
             stats: Stats::new(),
         }
     }
 
     fn version(&self) -> &str {
-        self.state.as_ref().map_or("", |c| &c.about.version)
+        self.state.as_ref().map_or("", |p| &p.compiled.about.version)
     }
 
     fn status(&self) -> PolicyStatus {
@@ -122,7 +125,9 @@ impl Entry {
             module_sha256: self.module_sha256.clone(),
             settings_sha256: self.settings_sha256.clone(),
             mode: self.mode,
-            imports: self.state.as_ref().map_or(Vec::new(), |c| c.about.imports.clone()),
+            imports: self.state.as_ref().map_or(Vec::new(), |p| p.compiled.about.imports.clone()),
+            started_from: self.state.as_ref().ok().map(|p| p.started_from()),
+            ready: self.state.as_ref().map_or(0, |p| p.count()),
             decisions: self.stats.count(),
             p50_us: self.stats.percentile(50),
             p99_us: self.stats.percentile(99),
@@ -142,13 +147,6 @@ impl Run {
     fn failed(failure: Failure) -> Self {
         Self { outcome: Err(failure), log: Vec::new(), fuel: 0 }
     }
-}
-
-/// The question in the guests' types, made once for all policies of a judgement.
-struct Question<'a> {
-    request: &'a SpendRequest,
-    plain: wit::SpendRequest,
-    with_claims: Option<wit::SpendRequest>,
 }
 
 impl PolicySet {
@@ -210,8 +208,8 @@ impl PolicySet {
 
     /// One instance, from nothing to nothing.
     fn run(&self, entry: &Entry, question: &Question<'_>) -> Run {
-        let compiled = match &entry.state {
-            Ok(compiled) => compiled,
+        let prepared = match &entry.state {
+            Ok(prepared) => prepared,
             Err(e) => {
                 return Run::failed(failure(FailureKind::Unavailable, format!("{}: {}", e.stage, e.message)));
             }
@@ -220,9 +218,8 @@ impl PolicySet {
             Ok(slot) => slot,
             Err(busy) => return Run::failed(busy),
         };
-        let mut store = self.engine.store(entry.configure_seed);
-        let policy = match self.engine.configured(compiled, &mut store, &entry.settings) {
-            Ok(policy) => policy,
+        let Configured { mut store, policy } = match self.instance(entry, prepared) {
+            Ok(one) => one,
             Err(Unready::Failed(f)) => return Run::failed(f),
             // It accepted these very settings when it was staged.
             Err(Unready::Refused(why)) => {
@@ -230,23 +227,35 @@ impl PolicySet {
             }
         };
 
-        let id = question.request.id.to_string();
         let fuel = self.engine.config().fuel;
-        let evaluate_seed = seed("evaluate", &[id.as_bytes(), entry.name.as_bytes()]);
-        store.data_mut().begin_evaluate(question.request.at, evaluate_seed);
+        let evaluate_seed = seed("evaluate", &[question.id.as_bytes(), entry.name.as_bytes()]);
+        store.data_mut().begin_evaluate(question.at(), evaluate_seed);
         give(&mut store, fuel, entry.deadline_ms);
-        let request = match (&question.with_claims, entry.claims) {
-            (Some(with_claims), true) => with_claims,
-            _ => &question.plain,
-        };
-        let answer = policy.countersign_policy_policy().call_evaluate(&mut store, request);
+        let answer = policy.countersign_policy_policy().call_evaluate(&mut store, question.ask(entry.claims));
         let left = store.get_fuel().unwrap_or(0);
         let outcome = match answer {
             Ok(Ok(decision)) => convert::decision(decision),
             Ok(Err(error)) => Err(said_no(&error)),
             Err(e) => Err(classify(&e, Phase::Call("evaluate"), store.data())),
         };
-        Run { outcome, log: store.data_mut().take_log(), fuel: fuel.saturating_sub(left) }
+        let run = Run { outcome, log: store.data_mut().take_log(), fuel: fuel.saturating_sub(left) };
+        if entry.start == Start::Ready {
+            self.engine.janitor.discard(store);
+        }
+        run
+    }
+
+    /// An instance that has been asked nothing yet.
+    fn instance(&self, entry: &Entry, prepared: &Prepared) -> Result<Configured, Unready> {
+        let runtime = &self.engine.runtime;
+        if entry.start == Start::Plain {
+            return prepared.make_from_module(runtime);
+        }
+        let (one, more) = prepared.take();
+        if more {
+            self.engine.janitor.nudge(true);
+        }
+        one.map_or_else(|| prepared.make(runtime), Ok)
     }
 }
 
@@ -261,16 +270,7 @@ fn said_no(error: &str) -> Failure {
 
 impl Judge for PolicySet {
     fn judge(&self, policies: &[String], request: &SpendRequest) -> Judgement {
-        let wanted = |name: &String| {
-            let entry = self.index.get(name).and_then(|i| self.entries.get(*i));
-            entry.is_some_and(|e| e.claims)
-        };
-        let claims = !request.claims.is_empty() && policies.iter().any(wanted);
-        let question = Question {
-            request,
-            plain: convert::request(request, false),
-            with_claims: claims.then(|| convert::request(request, true)),
-        };
+        let question = Question::new(request);
         Judgement {
             generation: self.generation,
             opinions: policies.iter().map(|name| self.opinion(name, &question)).collect(),

@@ -33,7 +33,7 @@ impl Ticker {
                     engine.increment_epoch();
                 }
             })
-            .map_err(|e| EngineError::Ticker(e.to_string()))?;
+            .map_err(|e| EngineError::Thread(e.to_string()))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn define(
     }
     match interface {
         "wasi:cli/environment" => environment(linker),
-        "wasi:cli/stdin" => func(linker, "get-stdin", |_, (): ()| Ok((Resource::<InputStream>::new_own(0),))),
+        "wasi:cli/stdin" => func(linker, "get-stdin", |mut store, (): ()| Ok((handle::<InputStream>(&mut store, 0),))),
         "wasi:cli/stdout" => output(linker, "get-stdout", STDOUT),
         "wasi:cli/stderr" => output(linker, "get-stderr", STDERR),
         "wasi:cli/terminal-input" => resource::<TerminalInput>(linker, "terminal-input"),
@@ -155,7 +155,16 @@ where
 }
 
 fn resource<T: 'static>(linker: &mut LinkerInstance<'_, Guest>, name: &str) -> Result<()> {
-    linker.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
+    linker.resource(name, ResourceType::host::<T>(), |mut store, _| {
+        store.data_mut().take_back();
+        Ok(())
+    })
+}
+
+/// A handle the guest will own.
+fn handle<T: 'static>(store: &mut Store<'_>, which: u32) -> Resource<T> {
+    store.data_mut().hand_out();
+    Resource::new_own(which)
 }
 
 fn environment(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
@@ -165,15 +174,16 @@ fn environment(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
 }
 
 fn output(linker: &mut LinkerInstance<'_, Guest>, name: &str, which: u32) -> Result<()> {
-    func(linker, name, move |_, (): ()| Ok((Resource::<OutputStream>::new_own(which),)))
+    func(linker, name, move |mut store, (): ()| Ok((handle::<OutputStream>(&mut store, which),)))
 }
 
 fn no_terminal(linker: &mut LinkerInstance<'_, Guest>, name: &str) -> Result<()> {
     func(linker, name, |_, (): ()| Ok((None::<Resource<TerminalOutput>>,)))
 }
 
-fn ready() -> (Resource<Pollable>,) {
-    (Resource::new_own(0),)
+/// Every pollable is ready at once.
+fn ready(mut store: Store<'_>) -> (Resource<Pollable>,) {
+    (handle(&mut store, 0),)
 }
 
 fn poll(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
@@ -191,8 +201,8 @@ fn poll(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
 fn monotonic_clock(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
     func(linker, "now", |store, (): ()| Ok((store.data().clock().as_millis().saturating_mul(1_000_000),)))?;
     func(linker, "resolution", |_, (): ()| Ok((1_000_000_u64,)))?;
-    func(linker, "subscribe-instant", |_, (_,): (u64,)| Ok(ready()))?;
-    func(linker, "subscribe-duration", |_, (_,): (u64,)| Ok(ready()))
+    func(linker, "subscribe-instant", |store, (_,): (u64,)| Ok(ready(store)))?;
+    func(linker, "subscribe-duration", |store, (_,): (u64,)| Ok(ready(store)))
 }
 
 fn wall_clock(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
@@ -221,8 +231,8 @@ fn streams(linker: &mut LinkerInstance<'_, Guest>) -> Result<()> {
         let name = format!("[method]input-stream.{name}");
         func(linker, &name, |_, (_, _): (Resource<InputStream>, u64)| Ok((Err::<u64, _>(StreamError::Closed),)))?;
     }
-    func(linker, "[method]input-stream.subscribe", |_, (_,): (Resource<InputStream>,)| Ok(ready()))?;
-    func(linker, "[method]output-stream.subscribe", |_, (_,): (Output,)| Ok(ready()))?;
+    func(linker, "[method]input-stream.subscribe", |store, (_,): (Resource<InputStream>,)| Ok(ready(store)))?;
+    func(linker, "[method]output-stream.subscribe", |store, (_,): (Output,)| Ok(ready(store)))?;
     func(linker, "[method]output-stream.check-write", |_, (_,): (Output,)| Ok((Ok::<_, StreamError>(WRITABLE),)))?;
     for name in ["write", "blocking-write-and-flush"] {
         let name = format!("[method]output-stream.{name}");

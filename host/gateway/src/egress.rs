@@ -230,11 +230,17 @@ impl Dialer {
         }
     }
 
-    /// A whole body of at most `limit` bytes; none if it is larger.
+    /// A whole body of at most `limit` bytes; none if it is larger. All of it must arrive within the
+    /// patience for one piece: a seller that sends a byte at a time holds nothing up for long.
     ///
     /// # Errors
     /// [`CallError::Broken`].
     pub async fn read(&self, body: &mut Incoming, limit: usize) -> Result<Option<Vec<u8>>, CallError> {
+        let whole = self.within(self.patience.idle_ms, self.collect(body, limit)).await;
+        whole.unwrap_or_else(|| Err(CallError::Broken("the body did not arrive in time".to_owned())))
+    }
+
+    async fn collect(&self, body: &mut Incoming, limit: usize) -> Result<Option<Vec<u8>>, CallError> {
         let mut bytes = Vec::new();
         while let Some(frame) = self.next_frame(body).await? {
             if let Ok(data) = frame.into_data() {
@@ -289,4 +295,34 @@ fn describe(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn a_body_that_drips_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 402 Payment Required\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
+            // Each piece well within the patience for one, until nobody listens any more.
+            while stream.write_all(b"x").await.is_ok() {
+                SystemClock.sleep(5).await;
+            }
+        });
+        let patience = Patience { idle_ms: 200, ..Patience::default() };
+        let dialer = Dialer::new(Arc::new(SystemClock), tls(), patience);
+        let target = Target::parse(&format!("http://{address}/")).unwrap();
+        let route = Route { target, address, listed: true };
+        let mut connection = dialer.connect(&route).await.unwrap();
+        let mut answer = dialer.send(&mut connection, Request::new(Full::default())).await.unwrap();
+        let read = dialer.read(answer.body_mut(), 1 << 20).await;
+        assert!(matches!(&read, Err(CallError::Broken(why)) if why.contains("in time")), "{read:?}");
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_core::ledger::Note;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::X402;
-use countersign_engine::{Engine, PolicySpec, PolicyState};
+use countersign_engine::{Engine, PolicySpec, PolicyState, StartedFrom};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -306,6 +306,12 @@ fn policy_status(status: &countersign_engine::PolicyStatus) -> Value {
         "settings_sha256": status.settings_sha256,
         "mode": status.mode,
         "imports": status.imports,
+        "start": status.started_from.as_ref().map(StartedFrom::code),
+        "no_snapshot": match &status.started_from {
+            Some(StartedFrom::Module(why)) => Some(why),
+            _ => None,
+        },
+        "ready": status.ready,
         "decisions": status.decisions,
         "p50_us": status.p50_us,
         "p99_us": status.p99_us,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use countersign_core::ledger::{Ledger, LedgerError};
 use countersign_core::seams::Clock;
-use countersign_engine::{Engine, EngineConfig};
-use tokio::sync::watch;
+use countersign_engine::Engine;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -84,7 +85,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
     let key = store.key();
     let ledger: Arc<dyn Ledger> = Arc::new(store);
-    let engine = Engine::new(EngineConfig::default()).map_err(|e| fail("policy engine")(&e))?;
+    let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
     let mut signers = std::collections::BTreeMap::new();
     for (name, settings) in &config.wallets {
         let signer = wallet::load(name, settings).map_err(|e| fail("wallet")(&e))?;
@@ -110,6 +111,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     ledger.remember(first.blobs()).await.map_err(|e| fail("ledger")(&e))?;
     let stops = Stops::new(ledger.suspensions().await.map_err(|e| fail("ledger")(&e))?);
     let (snapshot, parts) = first.into_parts();
+    let judging = snapshot.config.engine.instances as usize;
     let tls = tls();
     let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock)));
     chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
@@ -126,6 +128,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         chains,
         stops,
         flights: Flights::default(),
+        judging: Semaphore::new(judging),
         rate: RateLimiter::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
@@ -142,6 +145,11 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(expire(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks })
+}
+
+/// What compiled policies are authenticated with: from the store's key, which is not in their folder.
+fn code_key(store: &[u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(b"countersign compiled policies v1").chain_update(store).finalize().into()
 }
 
 /// Lets lapsed approvals go, so that their budgets come back without anybody asking.

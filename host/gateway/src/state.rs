@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use countersign_core::ledger::Ledger;
 use countersign_core::seams::{Clock, Rail, Signer};
 use countersign_engine::PolicySet;
+use tokio::sync::Semaphore;
 
 use crate::chain::Chains;
 use crate::config::Config;
@@ -47,6 +48,9 @@ pub struct Gateway {
     pub stops: Stops,
     /// Calls in the air.
     pub flights: Flights,
+    /// Judgements at once: as many as the engine has places for one policy each, so that a decision that
+    /// must wait does so here, where waiting costs no thread.
+    pub judging: Semaphore,
     /// Decisions per minute.
     pub rate: RateLimiter,
     /// Where this gateway listens; no purchase may go there.

@@ -9,6 +9,7 @@
 
 mod honest;
 mod hostile;
+mod ready;
 mod staging;
 mod support;
 mod wasi;

@@ -287,6 +287,35 @@ impl Data {
     }
 }
 
+/// A guest that reports numbers, each in the limit of a hold. They are masked to what limits allow.
+pub(crate) struct Reporter {
+    pub(crate) guest: Guest,
+    answer: usize,
+}
+
+pub(crate) fn reporter(guest: Guest, numbers: usize) -> Reporter {
+    let mut guest = guest;
+    let hold = |i: usize| Hold { budget: format!("n{i}"), ..full_decision().holds[0].clone() };
+    let decision = Decision { holds: (0..numbers).map(hold).collect(), ..says(Verdict::Allow) };
+    let answer = guest.data.answer(&decision);
+    guest.evaluate = format!("(i32.const {answer})");
+    Reporter { guest, answer }
+}
+
+impl Reporter {
+    /// Instructions that report `number` as the `i`th.
+    pub(crate) fn report(&self, i: usize, number: &str) -> String {
+        let to = format!("(i32.add (i32.load (i32.const {})) (i32.const {}))", self.answer + 16, i * 72 + 24);
+        format!("(i64.store {to} (i64.and {number} (i64.const 0x1fffffffffffffff)))\n")
+    }
+}
+
+/// What a [`Reporter`] reported.
+pub(crate) fn numbers(set: &PolicySet, name: &str, request: &SpendRequest) -> Vec<u64> {
+    let decision = judge_one(set, name, request).outcome.unwrap();
+    decision.holds.iter().map(|h| h.limit).collect()
+}
+
 fn pair(a: usize, b: usize) -> [u8; 8] {
     let word = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
     [word(a), word(b)].concat().try_into().unwrap()

@@ -1,6 +1,6 @@
 //! The inert WASI: the same twice, different per decision, never waiting, never reaching out.
 
-use crate::support::{Guest, decision_id, engine, failed, full_decision, judge_one, request, says};
+use crate::support::{Guest, decision_id, engine, failed, judge_one, numbers, reporter, request, says};
 use countersign_core::spend::SpendRequest;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Decision, FailureKind, Verdict};
@@ -39,30 +39,6 @@ fn asking() -> Guest {
         .package("wasi:clocks/wall-clock@0.2.3", CLOCKS)
 }
 
-/// A guest that reports numbers, each in the limit of a hold. They are masked to what limits allow.
-struct Reporter {
-    guest: Guest,
-    answer: usize,
-}
-
-fn reporter(guest: Guest, numbers: usize) -> Reporter {
-    let mut guest = guest;
-    let hold =
-        |i: usize| countersign_core::verdict::Hold { budget: format!("n{i}"), ..full_decision().holds[0].clone() };
-    let decision = Decision { holds: (0..numbers).map(hold).collect(), ..says(Verdict::Allow) };
-    let answer = guest.data.answer(&decision);
-    guest.evaluate = format!("(i32.const {answer})");
-    Reporter { guest, answer }
-}
-
-impl Reporter {
-    /// Instructions that report `number` as the `i`th.
-    fn report(&self, i: usize, number: &str) -> String {
-        let to = format!("(i32.add (i32.load (i32.const {})) (i32.const {}))", self.answer + 16, i * 72 + 24);
-        format!("(i64.store {to} (i64.and {number} (i64.const 0x1fffffffffffffff)))\n")
-    }
-}
-
 /// Random three ways and the time two ways, each twice.
 fn curious() -> Guest {
     let guest = asking()
@@ -92,11 +68,6 @@ fn curious() -> Guest {
         r.guest.evaluate.clone(),
     ];
     Guest { evaluate: evaluate.concat(), ..r.guest }
-}
-
-fn numbers(set: &PolicySet, name: &str, request: &SpendRequest) -> Vec<u64> {
-    let decision = judge_one(set, name, request).outcome.unwrap();
-    decision.holds.iter().map(|h| h.limit).collect()
 }
 
 #[test]
@@ -150,7 +121,7 @@ fn before_evaluate_the_clock_is_zero_and_the_seed_is_of_module_and_settings() {
     guest.configure =
         format!("(global.set $random (call $secure)) (global.set $ticks (call $ticks)) {}", guest.configure);
     let with = |name: &str, settings: &str| PolicySpec { settings: settings.into(), ..guest.spec(name) };
-    let specs = [with("a", "{}"), with("same", "{}"), with("other", "[]")];
+    let specs = [with("a", "{}"), with("same", "{}"), with("other", "{\"n\":1}")];
     let set = engine().stage(1, &specs).unwrap();
     let a = numbers(&set, "a", &request());
     let later = SpendRequest { id: decision_id(9), at: Timestamp::from_millis(1), ..request() };

@@ -6,6 +6,7 @@
 
 mod assets;
 mod egress;
+mod engine;
 mod environment;
 mod error;
 mod identities;
@@ -30,6 +31,7 @@ use countersign_core::x402::{AssetTable, Network};
 use toml::de::DeTable;
 
 pub use egress::{Allowed, Egress, HostPattern, Place, PortPattern};
+pub use engine::EngineSection;
 pub use environment::{Environment, Secret};
 pub use error::ConfigError;
 pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
@@ -52,6 +54,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[engine]`
+    pub engine: EngineSection,
     /// `[egress]`
     pub egress: Egress,
     /// `[proxy]`
@@ -89,6 +93,7 @@ pub struct Config {
 const SECTIONS: &[&str] = &[
     "gateway",
     "ledger",
+    "engine",
     "egress",
     "proxy",
     "responses",
@@ -149,6 +154,7 @@ impl Config {
 
         let gateway = Gateway::read(section("gateway", &["listen", "admin", "currency", "tls", "admin-hosts"])?)?;
         let ledger = Ledger::read(section("ledger", &["url"])?, base)?;
+        let engine = EngineSection::read(section("engine", EngineSection::KEYS)?, &ledger)?;
         let egress = Egress::read(section("egress", &["allow-private", "ports"])?)?;
         let proxy = Proxy::read(section("proxy", &["intercept", "max-replay-body"])?)?;
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
@@ -170,6 +176,7 @@ impl Config {
             base_dir: base.to_owned(),
             gateway,
             ledger,
+            engine,
             egress,
             proxy,
             responses,

@@ -18,6 +18,7 @@ impl Config {
             ("gateway.tls", *tls != new.gateway.tls),
             ("gateway.admin-hosts", *admin_hosts != new.gateway.admin_hosts),
             ("ledger.url", self.ledger != new.ledger),
+            ("engine", self.engine != new.engine),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);
         let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();

@@ -16,6 +16,7 @@ use countersign_core::verdict::{
     combine_approved,
 };
 use countersign_core::x402::{Authorization, Priced, candidates};
+use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, info_span};
 
 use super::Purchase;
@@ -55,6 +56,9 @@ pub(super) struct Ready {
     /// In the air since before its commit, so that nobody takes it for one whose call has ended.
     pub(super) flight: Flight,
 }
+
+/// How long a purchase waits for its turn to be judged.
+const TURN_MS: u64 = 1_000;
 
 /// One candidate, priced and described.
 struct Candidate {
@@ -166,11 +170,13 @@ impl Purchase {
         if let Some(refused) = self.too_dear(&candidate) {
             return Ok(Err(refused));
         }
+        let turn = self.turn().await?;
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
             let (judge, policies, request): (&dyn Judge, _, _) =
                 (&*self.snapshot.policies, &mandate.policies, &candidate.request);
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
+        drop(turn);
         let combined = match resumption {
             Some(r) => combine_approved(&judgement, &r.approval.shown),
             None => combine(&judgement),
@@ -192,6 +198,15 @@ impl Purchase {
         }
         let span = info_span!("hold", payment = %payment);
         self.hold(mandate, payer, payment, candidate, judgement, combined, resumption, earlier).instrument(span).await
+    }
+
+    /// Waits for its turn to be judged, and not for long: beyond what the engine can do, agents are told so.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let overloaded = || Problem::new(Code::Overloaded, "too many purchases are being judged; nothing was signed");
+        tokio::select! {
+            turn = self.gateway.judging.acquire() => turn.map_err(|_| overloaded()),
+            () = self.gateway.clock.sleep(TURN_MS) => Err(overloaded()),
+        }
     }
 
     /// Freezes one offer into the question that policies are asked.

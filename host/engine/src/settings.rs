@@ -1,0 +1,52 @@
+//! A settings document: that it is one, that it fits the policy's own schema, and what the policy
+//! says is wrong with it.
+
+use serde_json::Value;
+
+use crate::bindings::countersign::policy::types;
+use crate::failure::cut;
+use crate::schema;
+use crate::stage::{Problem, Stage};
+
+/// Largest settings document.
+const SETTINGS_BYTES: usize = 1 << 20;
+/// Problems of one settings document that are reported.
+const PROBLEMS: usize = 32;
+
+/// Checks a document against the host's limits and the policy's schema.
+pub(crate) fn check(settings: &str, schema: &str) -> Result<(), Problem> {
+    if settings.len() > SETTINGS_BYTES {
+        let message = format!("{} bytes, at most {SETTINGS_BYTES}", settings.len());
+        return Err(Problem::new(Stage::Settings, message));
+    }
+    let document: Value = serde_json::from_str(settings)
+        .map_err(|e| Problem::new(Stage::Settings, format!("not a JSON document: {e}")))?;
+    let schema: Value = serde_json::from_str(schema)
+        .map_err(|e| Problem::new(Stage::Describe, format!("the settings schema is not JSON: {e}")))?;
+    let found = schema::validate(&schema, &document).map_err(|e| Problem::new(Stage::Describe, e.to_string()))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(Stage::Settings, text(found.iter().map(|p| (p.path.as_str(), p.message.as_str())))))
+}
+
+/// What `configure` answered.
+pub(crate) fn problems_text(problems: &[types::Problem]) -> String {
+    if problems.is_empty() {
+        return "the policy refused its settings and did not say why".to_owned();
+    }
+    text(problems.iter().map(|p| (p.path.as_str(), p.message.as_str())))
+}
+
+fn text<'a>(problems: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> String {
+    let more = problems.len().saturating_sub(PROBLEMS);
+    let one = |(path, message): (&str, &str)| {
+        let path = if path.is_empty() { "(whole document)" } else { path };
+        format!("{}: {}", cut(path, 200), cut(message, 500))
+    };
+    let mut lines: Vec<String> = problems.take(PROBLEMS).map(one).collect();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("; ")
+}
