@@ -82,7 +82,8 @@ fn probe(runtime: &Runtime, make: impl Fn() -> Result<Configured, Unready>) -> R
 
 /// Something ordinary to ask; every other time with nothing in it that may be left out.
 fn question(turn: usize) -> wit::SpendRequest<'static> {
-    let maybe = |value: &'static str| (turn % 2 == 0).then_some(value);
+    let whole = turn.is_multiple_of(2);
+    let maybe = |value: &'static str| whole.then_some(value);
     let tally = || wit::Tally { count: 3, value: 150_000 };
     wit::SpendRequest {
         id: "00000000000000000000000000",
@@ -92,7 +93,7 @@ fn question(turn: usize) -> wit::SpendRequest<'static> {
             agent: "scout",
             user: maybe("u1"),
             workspace: maybe("research"),
-            roles: if turn % 2 == 0 { &["analyst"] } else { &[] },
+            roles: if whole { &["analyst"] } else { &[] },
             session: maybe("s1"),
             client: maybe("acme"),
             project: maybe("p1"),
@@ -113,10 +114,10 @@ fn question(turn: usize) -> wit::SpendRequest<'static> {
         seller: wit::Seller {
             host: "api.example.com",
             pay_to: "0x209693bc6afc0c5328ba36faf03c514ef312287c",
-            host_first_paid: (turn % 2 == 0).then_some(1_765_886_400_000),
-            pay_to_first_paid: (turn % 2 == 0).then_some(1_765_886_400_000),
+            host_first_paid: whole.then_some(1_765_886_400_000),
+            pay_to_first_paid: whole.then_some(1_765_886_400_000),
             pay_to_changed: false,
-            last_price: (turn % 2 == 0).then_some(50_000),
+            last_price: whole.then_some(50_000),
             judged: 0,
             useful: 0,
         },
