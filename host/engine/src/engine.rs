@@ -182,11 +182,15 @@ impl Engine {
         let digest = digest_of(&spec.module);
         check_spec(spec, &digest)?;
         let compiled = self.module(&spec.module, &digest)?;
-        settings::check(&spec.settings, &compiled.about.settings_schema)?;
+        let document = settings::read(&spec.settings)?;
         let _slot = self.admit().map_err(|f| Problem::new(Stage::Configure, f.message))?;
         let seed = configure_seed(&digest, &spec.settings);
         match self.runtime.configured(&compiled, seed, &spec.settings) {
-            Ok(first) => Ok((compiled, first)),
+            // The policy first: what it says of its own settings helps more than what a schema can say.
+            Ok(first) => {
+                settings::check(&document, &compiled.about.settings_schema)?;
+                Ok((compiled, first))
+            }
             Err(Unready::Failed(f)) => Err(Problem::new(Stage::Configure, format!("{}: {}", f.kind.code(), f.message))),
             Err(Unready::Refused(problems)) => Err(Problem::new(Stage::Settings, problems)),
         }

@@ -13,17 +13,21 @@ const SETTINGS_BYTES: usize = 1 << 20;
 /// Problems of one settings document that are reported.
 const PROBLEMS: usize = 32;
 
-/// Checks a document against the host's limits and the policy's schema.
-pub(crate) fn check(settings: &str, schema: &str) -> Result<(), Problem> {
+/// Reads a document, within the host's limits.
+pub(crate) fn read(settings: &str) -> Result<Value, Problem> {
+    let problem = |message: String| Problem::new(Stage::Settings, message);
     if settings.len() > SETTINGS_BYTES {
-        let message = format!("{} bytes, at most {SETTINGS_BYTES}", settings.len());
-        return Err(Problem::new(Stage::Settings, message));
+        return Err(problem(format!("{} bytes, at most {SETTINGS_BYTES}", settings.len())));
     }
-    let document: Value = serde_json::from_str(settings)
-        .map_err(|e| Problem::new(Stage::Settings, format!("not a JSON document: {e}")))?;
+    serde_json::from_str(settings).map_err(|e| problem(format!("not a JSON document: {e}")))
+}
+
+/// Checks a document that the policy accepted against what the policy says of its settings: operators
+/// and tools go by the schema, so a policy that takes what its schema forbids is not as described.
+pub(crate) fn check(document: &Value, schema: &str) -> Result<(), Problem> {
     let schema: Value = serde_json::from_str(schema)
-        .map_err(|e| Problem::new(Stage::Describe, format!("the settings schema is not JSON: {e}")))?;
-    let found = schema::validate(&schema, &document).map_err(|e| Problem::new(Stage::Describe, e.to_string()))?;
+        .map_err(|e| Problem::new(Stage::Describe, format!("its settings schema is not JSON: {e}")))?;
+    let found = schema::validate(&schema, document).map_err(|e| Problem::new(Stage::Describe, e.to_string()))?;
     if found.is_empty() {
         return Ok(());
     }
