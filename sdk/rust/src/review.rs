@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{Decision, Problem, Reason, Verdict};
+use crate::{Decision, Name, Problem, Reason, Verdict};
 
 /// The host lets no review wait longer.
 const LONGEST_REVIEW_SECONDS: u32 = 86_400;
@@ -52,8 +52,9 @@ impl ReviewSettings {
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut problem = |path: &str, message: &str| problems.push(Problem::at(path, message));
-        if group.as_deref().is_some_and(|group| group.trim().is_empty()) {
-            problem("/group", "name a group, or leave the key out for any approver");
+        if let Some(Err(why)) = group.as_deref().map(Name::parse) {
+            // Nobody could be in a group of another spelling, so nobody could approve.
+            problem("/group", &format!("{why}; leave the key out for any approver"));
         }
         if quorum == Some(0) {
             problem("/quorum", "at least one person must approve");
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn every_problem_is_found() {
         let mut problems = Vec::new();
-        let _ = ReviewSettings::check(Some(" ".to_owned()), Some(0), Some(0), &mut problems);
+        let _ = ReviewSettings::check(Some("Finance".to_owned()), Some(0), Some(0), &mut problems);
         let _ = ReviewSettings::check(None, Some(1), Some(LONGEST_REVIEW_SECONDS), &mut problems);
         let _ = ReviewSettings::check(None, None, Some(LONGEST_REVIEW_SECONDS + 1), &mut problems);
         let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
