@@ -7,7 +7,18 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
-const POLICIES: [&str; 3] = ["vendor-allowlist", "spend-caps", "review-threshold"];
+const POLICIES: &[&str] = &[
+    "vendor-allowlist",
+    "spend-caps",
+    "client-budget",
+    "role-matrix",
+    "review-threshold",
+    "first-vendor",
+    "payee-pin",
+    "velocity",
+    "schedule",
+    "usefulness",
+];
 
 fn main() -> ExitCode {
     match build() {
@@ -48,7 +59,7 @@ fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
     let mut command = Command::new(cargo);
     command.current_dir(root).args(["build", "--locked", "--profile", "policy", "--target", TARGET]);
     command.arg("--target-dir").arg(target_dir);
-    for policy in POLICIES {
+    for &policy in POLICIES {
         command.args(["-p", policy]);
     }
     // The outer build's wrappers and flags (clippy, coverage, host linkers) are not for the guests.
@@ -69,7 +80,7 @@ fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
 
 fn embed(built: &Path, out: &Path) -> Result<(), String> {
     let mut table = String::from("&[\n");
-    for policy in POLICIES {
+    for &policy in POLICIES {
         let module = built.join(format!("{}.wasm", policy.replace('-', "_")));
         table.push_str(&format!("    ({policy:?}, include_bytes!({:?})),\n", module.display().to_string()));
     }

@@ -18,11 +18,10 @@
 
 use std::collections::BTreeSet;
 
-use countersign_sdk::{Commitment, Decision, Money, Policy, Problem, Reason, SpendRequest, Verdict, export_policy};
+use countersign_sdk::{
+    Action, Commitment, Decision, Money, Objection, Policy, Problem, ReviewSettings, SpendRequest, export_policy,
+};
 use serde::Deserialize;
-
-/// The host lets no review wait longer.
-const LONGEST_REVIEW_SECONDS: u32 = 86_400;
 
 /// What needs a review, and whose.
 #[derive(Debug, Clone, Deserialize)]
@@ -85,7 +84,10 @@ impl Binding {
 
 /// The configured policy.
 #[derive(Debug)]
-pub struct ReviewThreshold(Settings);
+pub struct ReviewThreshold {
+    settings: Settings,
+    review: ReviewSettings,
+}
 
 impl Policy for ReviewThreshold {
     type Settings = Settings;
@@ -97,7 +99,7 @@ impl Policy for ReviewThreshold {
         include_str!("../settings.schema.json")
     }
 
-    fn configure(settings: Settings) -> Result<Self, Vec<Problem>> {
+    fn configure(mut settings: Settings) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut problem = |path: &str, message: &str| problems.push(Problem::at(path, message));
         let commitments = settings.commitments.as_ref();
@@ -116,65 +118,43 @@ impl Policy for ReviewThreshold {
                  `commitments`: without any nothing would be reviewed",
             );
         }
-        if settings.group.as_deref().is_some_and(|group| group.trim().is_empty()) {
-            problem("/group", "name a group, or leave the key out for any approver");
-        }
-        if settings.quorum == Some(0) {
-            problem("/quorum", "at least one person must approve");
-        }
-        if settings.expires_in_seconds.is_some_and(|seconds| seconds == 0 || seconds > LONGEST_REVIEW_SECONDS) {
-            problem("/expires-in-seconds", "from 1 to 86400 seconds");
-        }
-        if problems.is_empty() { Ok(Self(settings)) } else { Err(problems) }
+        let (group, quorum, seconds) = (settings.group.take(), settings.quorum, settings.expires_in_seconds);
+        let review = ReviewSettings::check(group, quorum, seconds, &mut problems);
+        if problems.is_empty() { Ok(Self { settings, review }) } else { Err(problems) }
     }
 
     fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
-        let reasons = self.reasons(request);
-        if reasons.is_empty() {
-            return Ok(Decision::abstain());
-        }
-        let mut decision = Decision::new(Verdict::Review).reasons(reasons);
-        if let Some(group) = &self.0.group {
-            decision = decision.group(group.as_str());
-        }
-        if let Some(quorum) = self.0.quorum {
-            decision = decision.quorum(quorum);
-        }
-        if let Some(seconds) = self.0.expires_in_seconds {
-            decision = decision.expires_in(seconds);
-        }
-        Ok(decision)
+        Ok(self.review.decide(self.objections(request)))
     }
 }
 
 impl ReviewThreshold {
-    fn reasons(&self, request: &SpendRequest) -> Vec<Reason> {
+    fn objections(&self, request: &SpendRequest) -> Vec<Objection> {
         let SpendRequest { seller, payment, .. } = request;
-        let settings = &self.0;
-        let mut reasons = Vec::new();
+        let settings = &self.settings;
+        let mut found = Vec::new();
+        let mut ask = |code: &str, message: String| found.push(Action::Review.because(code, message));
         let value = request.value();
         if let Some(above) = settings.above.filter(|above| value > *above) {
-            reasons.push(Reason::new("above-review-threshold", format!("the payment of {value} is above {above}")));
+            ask("above-review-threshold", format!("the payment of {value} is above {above}"));
         }
         if settings.first_time_vendor && seller.host_first_paid.is_none() {
-            reasons.push(Reason::new("first-time-vendor", format!("{} was never paid before", seller.host)));
+            ask("first-time-vendor", format!("{} was never paid before", seller.host));
         }
         if settings.first_time_payee && seller.pay_to_first_paid.is_none() {
-            reasons
-                .push(Reason::new("first-time-payee", format!("the account {} was never paid before", seller.pay_to)));
+            ask("first-time-payee", format!("the account {} was never paid before", seller.pay_to));
         }
         if settings.pay_to_changed && seller.pay_to_changed {
-            reasons.push(Reason::new(
+            ask(
                 "payee-changed",
                 format!("{} was last paid at a different account than {}", seller.host, seller.pay_to),
-            ));
+            );
         }
         let binding = Binding::of(payment.commitment);
         if settings.commitments.as_ref().is_some_and(|listed| listed.contains(&binding)) {
-            reasons
-                .push(Reason::new("commitment-needs-review", format!("the signature commits to {}", binding.phrase())));
+            ask("commitment-needs-review", format!("the signature commits to {}", binding.phrase()));
         }
-        reasons
+        found
     }
 }
 

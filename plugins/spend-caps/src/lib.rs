@@ -22,11 +22,12 @@
 //! before, which only the host knows at the moment of signing, so its holds are the one arithmetic;
 //! it refuses with `budget-exceeded` and names the budget.
 
-use countersign_sdk::{Decision, Hold, Money, Policy, Problem, Reason, SpendRequest, Verdict, Window, export_policy};
+use countersign_sdk::{
+    Decision, Hold, Money, Policy, Problem, Reason, SpendRequest, Verdict, Window, ZoneName, budget_path, export_policy,
+};
 use serde::Deserialize;
 
 const HOUR_SECONDS: u32 = 3_600;
-const UTC: &str = "UTC";
 
 /// The caps.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,7 +44,7 @@ pub struct Settings {
     /// An agent's payments of a calendar month.
     pub per_agent_month: Option<Money>,
     /// IANA time zone of days and months; UTC if left out.
-    pub timezone: Option<String>,
+    pub timezone: Option<ZoneName>,
 }
 
 /// The configured policy.
@@ -65,30 +66,23 @@ impl Policy for SpendCaps {
     }
 
     fn configure(settings: Settings) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let zone = settings.timezone.as_deref().unwrap_or(UTC);
-        if !looks_like_zone(zone) {
-            problems.push(Problem::at(
-                "/timezone",
-                format!("`{}` is not an IANA time zone such as UTC or Europe/Berlin", zone.escape_debug()),
-            ));
-        }
+        let zone = settings.timezone.unwrap_or_default();
         let per_agent: Vec<(Window, Money)> = [
             (Window::rolling(HOUR_SECONDS), settings.per_agent_hour),
-            (Window::day(zone), settings.per_agent_day),
-            (Window::month(zone), settings.per_agent_month),
+            (Window::day(&zone), settings.per_agent_day),
+            (Window::month(&zone), settings.per_agent_month),
         ]
         .into_iter()
         .filter_map(|(window, limit)| limit.map(|limit| (window, limit)))
         .collect();
         let policy = Self { per_payment: settings.per_payment, per_session: settings.per_session, per_agent };
         if policy.per_payment.is_none() && policy.per_session.is_none() && policy.per_agent.is_empty() {
-            problems.push(Problem::document(
+            return Err(vec![Problem::document(
                 "set at least one of `per-payment`, `per-session`, `per-agent-hour`, `per-agent-day`, \
                  `per-agent-month`: without a cap everything would be allowed",
-            ));
+            )]);
         }
-        if problems.is_empty() { Ok(policy) } else { Err(problems) }
+        Ok(policy)
     }
 
     fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
@@ -106,12 +100,14 @@ impl Policy for SpendCaps {
         }
         if let Some(cap) = self.per_session {
             match request.principal.session.as_deref().filter(|id| !id.is_empty()) {
-                Some(id) => holds.push(Hold::micros(format!("session/{id}"), Window::lifetime(), cap, value)),
+                Some(id) => {
+                    holds.push(Hold::micros(budget_path(["session", id]), Window::lifetime(), cap, value));
+                }
                 None => reasons
                     .push(Reason::new("no-session", "spending is capped per session and this payment belongs to none")),
             }
         }
-        let agent = format!("agent/{}", request.principal.agent);
+        let agent = budget_path(["agent", &request.principal.agent]);
         holds.extend(
             self.per_agent.iter().map(|(window, cap)| Hold::micros(agent.as_str(), window.clone(), *cap, value)),
         );
@@ -121,15 +117,6 @@ impl Policy for SpendCaps {
             Decision::new(Verdict::Deny).reasons(reasons)
         })
     }
-}
-
-/// Whether the host could know such a zone. It alone has the time zone database.
-fn looks_like_zone(zone: &str) -> bool {
-    let in_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+');
-    zone.len() <= 64
-        && zone
-            .split('/')
-            .all(|part| part.starts_with(|first: char| first.is_ascii_alphabetic()) && part.bytes().all(in_part))
 }
 
 export_policy!(SpendCaps);

@@ -59,11 +59,14 @@ use serde::de::DeserializeOwned;
 
 #[doc(hidden)]
 pub mod bindings;
+mod budget;
 mod decision;
 pub mod log;
 mod money;
+mod name;
 mod pattern;
 mod request;
+mod review;
 mod settings;
 mod slot;
 #[cfg(not(target_family = "wasm"))]
@@ -73,8 +76,11 @@ pub use bindings::countersign::policy::types::{
     Attribute, Commitment, Decision, Description, History, Hold, Micros, Obligation, Payment, Principal, Problem,
     Purchase, Reason, ReviewTerms, Seller, SpendRequest, Tally, Timestamp, Unit, Verdict, Window,
 };
+pub use budget::budget_path;
 pub use money::Money;
+pub use name::{Name, ZoneName};
 pub use pattern::{Address, HostPattern, Network, ParseError, PathPattern};
+pub use review::{Action, Objection, ReviewSettings};
 pub use settings::NoSettings;
 #[doc(hidden)]
 pub use slot::{Slot, describe};

@@ -62,6 +62,11 @@ impl Misfit {
         self
     }
 
+    /// A key that is no such key: an unknown one names itself.
+    fn at_key(self, parent: &Place<'_>, key: &str) -> Self {
+        if self.key.is_some() { self } else { self.at(&Place::Key(parent, key)) }
+    }
+
     pub(crate) fn into_problem(self) -> Problem {
         Problem::at(self.path.unwrap_or_default(), self.message)
     }
@@ -307,7 +312,8 @@ impl<'de> MapAccess<'de> for Members<'de, '_> {
             return Ok(None);
         };
         self.next = Some((key, value));
-        seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
+        let read = seed.deserialize(BorrowedStrDeserializer::<Misfit>::new(key));
+        read.map(Some).map_err(|misfit| misfit.at_key(self.place, key))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misfit> {
@@ -369,7 +375,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::{HostPattern, Money};
+    use crate::{HostPattern, Money, Name};
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -378,6 +384,7 @@ mod tests {
         per_day: Money,
         hosts: Option<Vec<HostPattern>>,
         by_client: Option<BTreeMap<String, Lenient>>,
+        by_name: Option<BTreeMap<Name, Lenient>>,
         window: Option<Kind>,
         quorum: Option<u8>,
     }
@@ -420,7 +427,7 @@ mod tests {
             (
                 r#"{"per-day":"1","per-dai":"1"}"#,
                 "/per-dai",
-                "unknown key `per-dai`; allowed: `per-day`, `hosts`, `by-client`, `window`, `quorum`",
+                "unknown key `per-dai`; allowed: `per-day`, `hosts`, `by-client`, `by-name`, `window`, `quorum`",
             ),
             (r#"{"per-day":1.5}"#, "/per-day", "decimal string such as \"1.00\", not the number 1.5"),
             (r#"{"per-day":"1.5 USD"}"#, "/per-day", "`1.5 USD` is not an amount"),
@@ -429,6 +436,7 @@ mod tests {
             (r#"{"per-day":"1","quorum":256}"#, "/quorum", "expected u8, not the number 256"),
             (r#"{"per-day":"1","quorum":-1}"#, "/quorum", "not the number -1"),
             (r#"{"per-day":"1","by-client":{"a/b~c":{"limit":"x"}}}"#, "/by-client/a~1b~0c/limit", "not an amount"),
+            (r#"{"per-day":"1","by-name":{"acme":{"limit":"1"},"Acme":{"limit":"2"}}}"#, "/by-name/Acme", "not a name"),
             // Not asked to deny unknown keys, refused nevertheless.
             (
                 r#"{"per-day":"1","by-client":{"acme":{"limit":"1","limmit":"2"}}}"#,
