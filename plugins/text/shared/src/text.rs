@@ -78,7 +78,8 @@ pub fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option
 }
 
 /// Edits between two words, a swap of neighbours counting as two.
-fn distance(a: &str, b: &str) -> usize {
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {
