@@ -137,6 +137,19 @@ fn history(request: &SpendRequest) -> Node<'_> {
     ])
 }
 
+/// The value at a path such as `["payment", "value"]`, if the request has it.
+#[must_use]
+pub fn find<'r>(request: &'r SpendRequest, path: &[&str]) -> Option<Node<'r>> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(section(request, first)?, |node, step| match node {
+        Node::Record(members) => members.into_iter().find(|(name, _)| name == step)?.1,
+        Node::Attributes(all) => {
+            all.iter().find(|attribute| attribute.name == *step).map(|attribute| Node::Text(&attribute.value))
+        }
+        Node::Text(_) | Node::Number(_) | Node::Flag(_) | Node::Texts(_) => None,
+    })
+}
+
 /// Whether a request can have what a rule asks for, such as `["payment", "value"]`. A slip in a name is
 /// a value that is never there, and in some languages that is a rule that silently never applies.
 ///

@@ -70,6 +70,35 @@ pub fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
+/// Where brackets first nest deeper than `most`, outside of strings in double quotes and `//` comments.
+#[must_use]
+pub fn too_deep(text: &str, most: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut bytes = text.bytes().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'/' if bytes.peek().is_some_and(|(_, next)| *next == b'/') => {
+                bytes.by_ref().find(|(_, byte)| *byte == b'\n');
+            }
+            b'"' => {
+                let mut escaped = false;
+                bytes.by_ref().find(|(_, byte)| {
+                    let ends = *byte == b'"' && !escaped;
+                    escaped = *byte == b'\\' && !escaped;
+                    ends
+                });
+            }
+            _ => {}
+        }
+        if depth > most {
+            return Some(at);
+        }
+    }
+    None
+}
+
 /// The closest of `known` if `word` can only be a slip of the keyboard.
 #[must_use]
 pub fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
@@ -115,6 +144,16 @@ mod tests {
         assert!(problem.message.contains("262145 bytes of text"), "{problem:?}");
         assert!(few("/rules", MAX_RULES).is_ok());
         assert!(few("/rules", MAX_RULES + 1).unwrap_err().message.contains("501 rules"));
+    }
+
+    #[test]
+    fn depth() {
+        assert_eq!(too_deep("([{}])", 3), None);
+        assert_eq!(too_deep("([{}])", 2), Some(2));
+        assert_eq!(too_deep("()()()[]{}", 1), None);
+        assert_eq!(too_deep(r#"("((\"((" // (((
+)"#, 1), None);
+        assert_eq!(too_deep("(//\n(", 1), Some(5));
     }
 
     #[test]
