@@ -131,7 +131,8 @@ impl Cedar {
             if !diagnostics.reason().any(|id| *id == noted.id) {
                 continue;
             }
-            let reason = || noted.reason.clone().unwrap_or_else(|| Reason::new(FORBIDDEN, format!("{} applies", noted.label)));
+            let reason =
+                || noted.reason.clone().unwrap_or_else(|| Reason::new(FORBIDDEN, format!("{} applies", noted.label)));
             match (noted.effect, &noted.review) {
                 (Effect::Permit, _) => ruling.allow(noted.reason.clone()),
                 (Effect::Forbid, None) => ruling.deny(reason()),

@@ -24,7 +24,8 @@ pub(crate) struct Noted {
 /// What a policy notes, or which value is wrong and why.
 pub(crate) fn read(policy: &Policy) -> Result<Noted, (String, String)> {
     let id = policy.id().clone();
-    let number: Option<usize> = id.as_ref().strip_prefix("policy").and_then(|number| number.parse().ok());
+    let name: &str = id.as_ref();
+    let number: Option<usize> = name.strip_prefix("policy").and_then(|number| number.parse().ok());
     let position = number.unwrap_or(usize::MAX);
     for (key, _) in policy.annotations() {
         if !KNOWN.contains(&key) {

@@ -65,7 +65,8 @@ impl Checker {
         text::bounded(path, source).and_then(|()| alone.shallow()).map_err(|problem| vec![problem])?;
         let policy = Policy::parse(Some(PolicyId::new("when")), format!("{BEFORE}{source}{AFTER}"));
         let policy = policy.map_err(|errors| alone.problems(errors.iter()))?;
-        let policies = PolicySet::from_policies([policy]).map_err(|error| vec![Problem::at(path, error.to_string())])?;
+        let policies =
+            PolicySet::from_policies([policy]).map_err(|error| vec![Problem::at(path, error.to_string())])?;
         let problems = self.validate(&alone, &policies);
         if problems.is_empty() { Ok(policies) } else { Err(problems) }
     }
@@ -110,7 +111,8 @@ impl Source<'_> {
             let label = error.labels().and_then(|mut labels| labels.next());
             let at = label.as_ref().map_or(0, |label| label.offset().saturating_sub(self.before));
             let mut message = error.to_string();
-            for more in [label.and_then(|label| label.label().map(str::to_owned)), error.help().map(|h| h.to_string())] {
+            for more in [label.and_then(|label| label.label().map(str::to_owned)), error.help().map(|h| h.to_string())]
+            {
                 message.extend(more.into_iter().flat_map(|more| [": ".to_owned(), more]));
             }
             text::problem_at(self.path, self.text, at, &message)

@@ -82,7 +82,8 @@ fn a_policy_that_cannot_be_evaluated_denies() {
     let message = &outcome.assert_codes(&["rule-error"]).reason("rule-error").unwrap().message;
     assert!(message.starts_with("policy `big` could not be evaluated: integer overflow"), "{message}");
     // So does a permit: nobody knows what its author meant to say with it.
-    let text = format!("permit (principal, action, resource);\npermit (principal, action, resource) when {{ {overflow} }};");
+    let text =
+        format!("permit (principal, action, resource);\npermit (principal, action, resource) when {{ {overflow} }};");
     policy(&text).evaluate(&request()).assert_codes(&["rule-error"]);
     let held = Harness::<Cedar>::new(json!({ "policy": "permit (principal, action, resource);",
         "holds": [{ "budget": "all", "per": "day", "limit": "1", "when": overflow }] }));
@@ -94,7 +95,11 @@ fn problems_say_where() {
     let scope = "(principal, action, resource)";
     for (text, place, why) in [
         ("permit (principal, action);".to_owned(), "line 1, column 1", "scope"),
-        (format!("permit {scope};\nforbid {scope} when {{ context.payment.value > }};"), "line 2, column", "unexpected token"),
+        (
+            format!("permit {scope};\nforbid {scope} when {{ context.payment.value > }};"),
+            "line 2, column",
+            "unexpected token",
+        ),
         (format!("forbid {scope}\n  when {{ context.payment.vlaue > 5 }};"), "line 2, column", "vlaue"),
         (format!("forbid {scope} when {{ principal.client == \"acme\" }};"), "line 1, column", "client"),
         (format!("forbid {scope} when {{ context.payment.value > \"5\" }};"), "line 1, column", "expected"),
@@ -107,7 +112,11 @@ fn problems_say_where() {
         (format!("forbid {scope};\n@review(\"x\")\npermit {scope};"), "line 2, column 1", "only a forbid"),
         (format!("@quorum(\"2\")\nforbid {scope};"), "line 1, column 1", "belongs to"),
         (format!("@review(\"x\") @quorum(\"300\")\nforbid {scope};"), "line 1, column 22", "whole number"),
-        (format!("forbid {scope} when {{ {}true{} }};", "(".repeat(60), ")".repeat(60)), "line 1, column", "nest deeper"),
+        (
+            format!("forbid {scope} when {{ {}true{} }};", "(".repeat(60), ")".repeat(60)),
+            "line 1, column",
+            "nest deeper",
+        ),
         ("// nothing".to_owned(), "there are no policies", ""),
     ] {
         let found = problems::<Cedar>(json!({ "policy": text }));

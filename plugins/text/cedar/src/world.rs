@@ -95,9 +95,7 @@ fn value(node: Node<'_>) -> Result<RestrictedExpression, String> {
         Node::Texts(texts) => {
             RestrictedExpression::new_set(texts.iter().map(|text| RestrictedExpression::new_string(text.clone())))
         }
-        Node::Record(_) => {
-            RestrictedExpression::new_record(members(Some(node))?).map_err(|error| error.to_string())?
-        }
+        Node::Record(_) => RestrictedExpression::new_record(members(Some(node))?).map_err(|error| error.to_string())?,
         Node::Attributes(_) => return Err("attributes are entities".to_owned()),
     })
 }

@@ -196,8 +196,7 @@ fn value(node: Node<'_>) -> Box<dyn Val + '_> {
         Node::Number(number) => Box::new(CelInt::from(i64::try_from(number).unwrap_or(i64::MAX))),
         Node::Flag(flag) => Box::new(CelBool::from(flag)),
         Node::Texts(texts) => {
-            let texts: Vec<Box<dyn Val + '_>> =
-                texts.iter().map(|text| value(Node::Text(text))).collect();
+            let texts: Vec<Box<dyn Val + '_>> = texts.iter().map(|text| value(Node::Text(text))).collect();
             Box::new(CelList::from(texts))
         }
         Node::Attributes(attributes) => {

@@ -114,8 +114,7 @@ impl<'a> Fields<'a> {
     }
 
     fn terms(&mut self) -> Result<Option<ReviewTerms>, String> {
-        let (group, quorum, expires) =
-            (self.option("group"), self.option("quorum"), self.option("expires_in_seconds"));
+        let (group, quorum, expires) = (self.option("group"), self.option("quorum"), self.option("expires_in_seconds"));
         if group.is_none() && quorum.is_none() && expires.is_none() {
             return Ok(None);
         }

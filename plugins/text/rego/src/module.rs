@@ -168,9 +168,8 @@ fn value(node: Option<Node<'_>>) -> Value {
             Value::from(texts.iter().map(|text| Value::from(text.as_str())).collect::<Vec<_>>())
         }
         Some(Node::Attributes(attributes)) => {
-            let first = |attribute: &Attribute| {
-                (Value::from(attribute.name.as_str()), Value::from(attribute.value.as_str()))
-            };
+            let first =
+                |attribute: &Attribute| (Value::from(attribute.name.as_str()), Value::from(attribute.value.as_str()));
             attributes.iter().rev().map(first).collect::<Object>().into()
         }
         Some(Node::Record(members)) => {
@@ -208,7 +207,7 @@ impl Failure {
 
     /// Whether another request may be answered: numbers may be others, and so may the form of a text.
     pub(crate) fn depends_on_values(&self) -> bool {
-        ["divide by zero", "invalid"].iter().any(|part| self.message.contains(part))
+        ["divide by zero", "could not parse", "invalid"].iter().any(|part| self.message.contains(part))
     }
 }
 

@@ -118,7 +118,9 @@ impl<'a> Path<'a> {
         }
         match word(step) {
             Ok(step) if self.path.len() + step.len() <= MAX_BYTES => self.path.push_str(step),
-            Ok(_) => return Err(Reason::new(SCOPE_UNUSABLE, format!("the budget `{name}` is longer than {MAX_BYTES}"))),
+            Ok(_) => {
+                return Err(Reason::new(SCOPE_UNUSABLE, format!("the budget `{name}` is longer than {MAX_BYTES}")));
+            }
             Err(why) => return Err(Reason::new(SCOPE_UNUSABLE, format!("the budget `{name}`: {why}"))),
         }
         Ok(())
@@ -191,7 +193,8 @@ mod tests {
 
     #[test]
     fn no_value_leaves_its_step() {
-        for value in ["acme/../other", "a/b", "/", "..", ".", "...", "a b", "a\nb", "ａcme", "a%2Fb", "{x}", "[::1]:80"] {
+        for value in ["acme/../other", "a/b", "/", "..", ".", "...", "a b", "a\nb", "ａcme", "a%2Fb", "{x}", "[::1]:80"]
+        {
             assert_eq!(fill("client/{principal.client}", Some(value)), Err(SCOPE_UNUSABLE.to_owned()), "{value}");
         }
         assert_eq!(fill("client/{c}", Some(&"x".repeat(193))).unwrap().len(), MAX_BYTES);

@@ -235,8 +235,11 @@ impl<T> HoldRule<T> {
     /// # Errors
     /// The reason to deny.
     pub fn hold(&self, budget: String, request: &SpendRequest) -> Result<Hold, Reason> {
-        hold(budget, &self.window, self.unit, self.limit, request)
-            .map(|hold| Hold { alert_at: self.alert_at, review_at: self.review_at, ..hold })
+        hold(budget, &self.window, self.unit, self.limit, request).map(|hold| Hold {
+            alert_at: self.alert_at,
+            review_at: self.review_at,
+            ..hold
+        })
     }
 }
 
@@ -248,9 +251,10 @@ pub fn hold(budget: String, window: &Window, unit: Unit, limit: u64, request: &S
     let window = window.clone();
     match unit {
         Unit::Count => Ok(Hold::count(budget, window, limit, 1)),
-        Unit::Micros if request.payment.value == 0 => {
-            Err(Reason::new(ZERO_VALUE, format!("the payment is worth nothing, so the budget `{budget}` cannot hold it")))
-        }
+        Unit::Micros if request.payment.value == 0 => Err(Reason::new(
+            ZERO_VALUE,
+            format!("the payment is worth nothing, so the budget `{budget}` cannot hold it"),
+        )),
         Unit::Micros => Ok(Hold::micros(budget, window, limit, request.value())),
     }
 }

@@ -124,9 +124,8 @@ fn payment(request: &SpendRequest) -> Node<'_> {
 
 fn history(request: &SpendRequest) -> Node<'_> {
     let history = &request.history;
-    let tally = |tally: &Tally| {
-        Some(Node::Record(vec![("count", number(tally.count)), ("value", number(tally.value))]))
-    };
+    let tally =
+        |tally: &Tally| Some(Node::Record(vec![("count", number(tally.count)), ("value", number(tally.value))]));
     Node::Record(vec![
         ("agent_hour", tally(&history.agent_hour)),
         ("agent_day", tally(&history.agent_day)),

@@ -1,8 +1,6 @@
 //! A request that has everything.
 
-use countersign_sdk::{
-    Attribute, Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest, Tally,
-};
+use countersign_sdk::{Attribute, Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest, Tally};
 
 /// 2026-01-15 12:00:00 UTC.
 const NOON: u64 = 1_768_478_400_000;

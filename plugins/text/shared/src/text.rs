@@ -26,7 +26,10 @@ pub fn short(path: &str, bytes: usize) -> Result<(), Problem> {
     if bytes <= MAX_TEXT {
         return Ok(());
     }
-    Err(Problem::at(path, format!("{bytes} bytes of text, at most {MAX_TEXT} are read; split it into several policies")))
+    Err(Problem::at(
+        path,
+        format!("{bytes} bytes of text, at most {MAX_TEXT} are read; split it into several policies"),
+    ))
 }
 
 /// Refuses more rules than can be judged.
@@ -151,8 +154,14 @@ mod tests {
         assert_eq!(too_deep("([{}])", 3), None);
         assert_eq!(too_deep("([{}])", 2), Some(2));
         assert_eq!(too_deep("()()()[]{}", 1), None);
-        assert_eq!(too_deep(r#"("((\"((" // (((
-)"#, 1), None);
+        assert_eq!(
+            too_deep(
+                r#"("((\"((" // (((
+)"#,
+                1
+            ),
+            None
+        );
         assert_eq!(too_deep("(//\n(", 1), Some(5));
     }
 

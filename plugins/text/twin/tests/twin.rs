@@ -1,6 +1,8 @@
 //! `examples/policies/text` has one rule set in three languages. All three answer every request of a grid as a plain
 //! function does.
 
+#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
+
 use cedar::Cedar;
 use cel::Cel;
 use countersign_sdk::testing::{Harness, RequestBuilder, request};
@@ -47,7 +49,8 @@ fn plainly(request: &SpendRequest) -> Decision {
 }
 
 fn grid() -> Vec<RequestBuilder> {
-    let hosts = ["api.example.com", "data.example.org", "api.example.org", "api.example.com:8443", "xn--pi-6kc.example.com"];
+    let hosts =
+        ["api.example.com", "data.example.org", "api.example.org", "api.example.com:8443", "xn--pi-6kc.example.com"];
     let values = [0, 1, 50_000, 499_999, 500_000, 500_001, 1_000_000, 1_000_001, (1 << 53) - 1];
     let clients = [None, Some("acme"), Some("Umbrella-2.eu"), Some(""), Some("a/b"), Some(".."), Some("ümlaut")];
     let agents = ["scout", "buyer\"; permit", "агент"];
@@ -88,11 +91,8 @@ fn all_answer_as_a_plain_function_does() {
             Verdict::Allow => seen[2] += 1,
             Verdict::Abstain => {}
         }
-        let answers = [
-            ("cedar", cedar.evaluate(request)),
-            ("rego", rego.evaluate(request)),
-            ("cel", cel.evaluate(request)),
-        ];
+        let answers =
+            [("cedar", cedar.evaluate(request)), ("rego", rego.evaluate(request)), ("cel", cel.evaluate(request))];
         for (language, answer) in answers {
             assert_eq!(compared(answer.decision().clone()), expected, "{language}: {request:?}");
         }
