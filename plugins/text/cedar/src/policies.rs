@@ -13,8 +13,6 @@ use crate::notes::{self, Noted};
 
 /// Where the text is in the settings.
 const PATH: &str = "/policy";
-/// How deep brackets may nest. The parser needs stack for each.
-const MAX_DEPTH: usize = 48;
 /// What makes a policy of an expression.
 const BEFORE: &str = "permit (principal, action, resource) when {\n";
 const AFTER: &str = "\n};";
@@ -32,7 +30,7 @@ impl Checker {
     /// The policies of a text, with what they note.
     pub(crate) fn policies(&self, source: &str) -> Result<(PolicySet, Vec<Noted>), Vec<Problem>> {
         let whole = Source { path: PATH, text: source, before: 0 };
-        text::bounded(PATH, source).and_then(|()| whole.shallow()).map_err(|problem| vec![problem])?;
+        text::bounded(PATH, source).and_then(|()| text::shallow(PATH, source)).map_err(|problem| vec![problem])?;
         let policies = PolicySet::from_str(source).map_err(|errors| whole.problems(errors.iter()))?;
         if policies.num_of_templates() > 0 {
             let at = source.find("?principal").or_else(|| source.find("?resource")).unwrap_or_default();
@@ -62,7 +60,7 @@ impl Checker {
     /// An expression as a policy that permits if it is true.
     pub(crate) fn condition(&self, path: &str, source: &str) -> Result<PolicySet, Vec<Problem>> {
         let alone = Source { path, text: source, before: BEFORE.len() };
-        text::bounded(path, source).and_then(|()| alone.shallow()).map_err(|problem| vec![problem])?;
+        text::bounded(path, source).and_then(|()| text::shallow(path, source)).map_err(|problem| vec![problem])?;
         let policy = Policy::parse(Some(PolicyId::new("when")), format!("{BEFORE}{source}{AFTER}"));
         let policy = policy.map_err(|errors| alone.problems(errors.iter()))?;
         let policies =
@@ -96,16 +94,6 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
-    fn shallow(&self) -> Result<(), Problem> {
-        match text::too_deep(self.text, MAX_DEPTH) {
-            None => Ok(()),
-            Some(at) => {
-                let why = format!("brackets nest deeper than {MAX_DEPTH}");
-                Err(text::problem_at(self.path, self.text, at, &why))
-            }
-        }
-    }
-
     fn problems<'e, D: Diagnostic + 'e>(&self, errors: impl Iterator<Item = &'e D>) -> Vec<Problem> {
         let one = |error: &'e D| {
             let label = error.labels().and_then(|mut labels| labels.next());

@@ -42,12 +42,12 @@ impl Language {
 
     /// Reads an expression.
     pub(crate) fn compile(&self, path: &str, source: &str) -> Result<Expression, Vec<Problem>> {
-        text::bounded(path, source).map_err(|problem| vec![problem])?;
+        text::bounded(path, source).and_then(|()| text::shallow(path, source)).map_err(|problem| vec![problem])?;
         let program = self.0.0.compile(source).map_err(|errors| {
             let told = errors.errors.iter().take(5);
             told.map(|error| {
                 let at = |position: isize| usize::try_from(position).unwrap_or_default().max(1);
-                text::problem(path, source, at(error.pos.0), at(error.pos.1), &error.msg)
+                text::problem(path, source, at(error.pos.0), at(error.pos.1), told_plainly(&error.msg))
             })
             .collect::<Vec<_>>()
         })?;
@@ -66,6 +66,11 @@ impl Language {
         }
         scope
     }
+}
+
+/// The parser tells its own limit as the structure it is.
+fn told_plainly(message: &str) -> &str {
+    if message.contains("Recursion limit") { "the expression nests too deep" } else { message }
 }
 
 impl Expression {

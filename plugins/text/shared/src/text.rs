@@ -6,6 +6,8 @@ use countersign_sdk::Problem;
 pub const MAX_TEXT: usize = 256 << 10;
 /// Rules, or holds, of one policy.
 pub const MAX_RULES: usize = 500;
+/// How deep brackets may nest.
+const MAX_DEPTH: usize = 48;
 
 /// Refuses a text that is empty or too long to be rules.
 ///
@@ -73,9 +75,19 @@ pub fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
+/// Refuses brackets that nest deeper than any rule needs: a parser needs stack for each.
+///
+/// # Errors
+/// The problem, at `path`.
+pub fn shallow(path: &str, text: &str) -> Result<(), Problem> {
+    match too_deep(text, MAX_DEPTH) {
+        None => Ok(()),
+        Some(at) => Err(problem_at(path, text, at, &format!("brackets nest deeper than {MAX_DEPTH}"))),
+    }
+}
+
 /// Where brackets first nest deeper than `most`, outside of strings in double quotes and `//` comments.
-#[must_use]
-pub fn too_deep(text: &str, most: usize) -> Option<usize> {
+fn too_deep(text: &str, most: usize) -> Option<usize> {
     let mut depth = 0_usize;
     let mut bytes = text.bytes().enumerate().peekable();
     while let Some((at, byte)) = bytes.next() {
@@ -162,7 +174,7 @@ mod tests {
             ),
             None
         );
-        assert_eq!(too_deep("(//\n(", 1), Some(5));
+        assert_eq!(too_deep("(//\n(", 1), Some(4));
     }
 
     #[test]
