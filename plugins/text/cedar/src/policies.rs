@@ -13,6 +13,9 @@ use crate::notes::{self, Noted};
 
 /// Where the text is in the settings.
 const PATH: &str = "/policy";
+/// How many operators one policy may have. Cedar walks a chain of them by recursion, as deep as it is long, and the
+/// stack of a component is small.
+const MAX_OPERATORS: usize = 64;
 /// What makes a policy of an expression.
 const BEFORE: &str = "permit (principal, action, resource) when {\n";
 const AFTER: &str = "\n};";
@@ -30,7 +33,7 @@ impl Checker {
     /// The policies of a text, with what they note.
     pub(crate) fn policies(&self, source: &str) -> Result<(PolicySet, Vec<Noted>), Vec<Problem>> {
         let whole = Source { path: PATH, text: source, before: 0 };
-        text::bounded(PATH, source).and_then(|()| text::shallow(PATH, source)).map_err(|problem| vec![problem])?;
+        whole.bounded().map_err(|problem| vec![problem])?;
         let policies = PolicySet::from_str(source).map_err(|errors| whole.problems(errors.iter()))?;
         if policies.num_of_templates() > 0 {
             let at = source.find("?principal").or_else(|| source.find("?resource")).unwrap_or_default();
@@ -60,7 +63,7 @@ impl Checker {
     /// An expression as a policy that permits if it is true.
     pub(crate) fn condition(&self, path: &str, source: &str) -> Result<PolicySet, Vec<Problem>> {
         let alone = Source { path, text: source, before: BEFORE.len() };
-        text::bounded(path, source).and_then(|()| text::shallow(path, source)).map_err(|problem| vec![problem])?;
+        alone.bounded().map_err(|problem| vec![problem])?;
         let policy = Policy::parse(Some(PolicyId::new("when")), format!("{BEFORE}{source}{AFTER}"));
         let policy = policy.map_err(|errors| alone.problems(errors.iter()))?;
         let policies =
@@ -94,6 +97,20 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
+    fn bounded(&self) -> Result<(), Problem> {
+        text::bounded(self.path, self.text)?;
+        text::shallow(self.path, self.text)?;
+        match too_long(self.text) {
+            None => Ok(()),
+            Some(at) => {
+                let why = format!(
+                    "more than {MAX_OPERATORS} operators in one policy; split it, or ask a set: `[\"a\", \"b\"].contains(x)`"
+                );
+                Err(text::problem_at(self.path, self.text, at, &why))
+            }
+        }
+    }
+
     fn problems<'e, D: Diagnostic + 'e>(&self, errors: impl Iterator<Item = &'e D>) -> Vec<Problem> {
         let one = |error: &'e D| {
             let label = error.labels().and_then(|mut labels| labels.next());
@@ -119,4 +136,25 @@ pub(crate) fn id(error: &AuthorizationError) -> &PolicyId {
 pub(crate) fn cause(error: &AuthorizationError) -> String {
     let AuthorizationError::PolicyEvaluationError(error) = error;
     error.inner().to_string()
+}
+
+/// Where a policy first has too many operators, outside of strings and comments.
+fn too_long(text: &str) -> Option<usize> {
+    let mut count = 0_usize;
+    let mut last = b' ';
+    for (at, byte) in text::code(text) {
+        match byte {
+            b';' => count = 0,
+            b'+' | b'*' | b'-' | b'!' => count += 1,
+            b'&' | b'|' if last == byte => count += 1,
+            // Of `if`, `then`, `else` each of the middle ones is one.
+            b'n' if text.get(..=at).is_some_and(|before| before.ends_with("then")) => count += 1,
+            _ => {}
+        }
+        if count > MAX_OPERATORS {
+            return Some(at);
+        }
+        last = byte;
+    }
+    None
 }

@@ -187,6 +187,13 @@ fn bounds_are_problems() {
     let many = |count: usize| "permit (principal, action, resource);\n".repeat(count);
     assert_eq!(problems::<Cedar>(json!({ "policy": many(500) })), []);
     assert!(problems::<Cedar>(json!({ "policy": many(501) }))[0].message.contains("501 rules"));
+    let with = |operators: usize| {
+        let condition = " || context.payment.rail == \"|| - ;\"".repeat(operators);
+        let policy = format!("forbid (principal, action, resource) when {{ false{condition} }};\n");
+        problems::<Cedar>(json!({ "policy": policy.repeat(2) }))
+    };
+    assert_eq!(with(64), []);
+    assert!(with(65)[0].message.contains("line 1, column") && with(65)[0].message.contains("more than 64 operators"));
     let long = format!("// {}\n", "x".repeat(text::MAX_TEXT));
     assert!(problems::<Cedar>(json!({ "policy": long }))[0].message.contains("bytes of text"));
 }

@@ -89,22 +89,10 @@ pub fn shallow(path: &str, text: &str) -> Result<(), Problem> {
 /// Where brackets first nest deeper than `most`, outside of strings in double quotes and `//` comments.
 fn too_deep(text: &str, most: usize) -> Option<usize> {
     let mut depth = 0_usize;
-    let mut bytes = text.bytes().enumerate().peekable();
-    while let Some((at, byte)) = bytes.next() {
+    for (at, byte) in code(text) {
         match byte {
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'/' if bytes.peek().is_some_and(|(_, next)| *next == b'/') => {
-                bytes.by_ref().find(|(_, byte)| *byte == b'\n');
-            }
-            b'"' => {
-                let mut escaped = false;
-                bytes.by_ref().find(|(_, byte)| {
-                    let ends = *byte == b'"' && !escaped;
-                    escaped = *byte == b'\\' && !escaped;
-                    ends
-                });
-            }
             _ => {}
         }
         if depth > most {
@@ -112,6 +100,30 @@ fn too_deep(text: &str, most: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// The bytes of a text and where they are, without strings in double quotes and `//` comments.
+pub fn code(text: &str) -> impl Iterator<Item = (usize, u8)> {
+    let mut bytes = text.bytes().enumerate().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let (at, byte) = bytes.next()?;
+            match byte {
+                b'/' if bytes.peek().is_some_and(|(_, next)| *next == b'/') => {
+                    bytes.by_ref().find(|(_, byte)| *byte == b'\n');
+                }
+                b'"' => {
+                    let mut escaped = false;
+                    bytes.by_ref().find(|(_, byte)| {
+                        let ends = *byte == b'"' && !escaped;
+                        escaped = *byte == b'\\' && !escaped;
+                        ends
+                    });
+                }
+                _ => return Some((at, byte)),
+            }
+        }
+    })
 }
 
 /// The closest of `known` if `word` can only be a slip of the keyboard.
