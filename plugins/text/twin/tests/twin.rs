@@ -1,7 +1,11 @@
 //! `examples/policies/text` has one rule set in three languages. All three answer every request of a grid as a plain
 //! function does.
 
-#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test: whatever is not as expected must fail it loudly"
+)]
 
 use cedar::Cedar;
 use cel::Cel;
