@@ -11,6 +11,8 @@ RELEASE := --release --locked
 # What `cargo test --workspace` compiles, and the binary that the suites in tests/ start. A narrower selection would turn
 # off features of shared dependencies, and each such difference compiles wasmtime again.
 TESTED := --workspace --lib --bins --tests --examples
+# The interpreters are a workspace of their own; its Cargo.toml says why. Its tests need no optimised build.
+TEXT := cd plugins/text &&
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign/tools
 
 help: ## this list
@@ -28,6 +30,7 @@ test: ## installs what the tests need and runs them all; says what cannot run he
 	run() { echo "$$*"; "$$@"; }; \
 	run cargo build $(RELEASE) $(TESTED); \
 	run cargo test $(RELEASE) --workspace --no-fail-fast $$only; \
+	($(TEXT) run cargo test --locked --workspace --no-fail-fast); \
 	if [ -n "$$only" ]; then \
 	  run cargo test $(RELEASE) --workspace --no-fail-fast --doc; \
 	  echo "Not everything ran: what was skipped is said above, before the build."; \
@@ -50,14 +53,17 @@ lint: fmt deny clippy doc ## format, dependencies, clippy, documentation
 
 fmt:
 	cargo fmt --all --check
+	$(TEXT) cargo fmt --all --check
 
 clippy:
 	@tests/install rust
 	cargo clippy $(RELEASE) --workspace --all-targets -- -D warnings
+	$(TEXT) cargo clippy --locked --workspace --all-targets -- -D warnings
 
 doc:
 	@tests/install rust
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(RELEASE) --workspace --no-deps
+	$(TEXT) RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
 
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
@@ -65,6 +71,7 @@ DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 # -D: an exception in deny.toml that is no longer needed must go. -A: but an arrow may be allowed and not used yet.
 deny: $(DENY) advisories
 	$(DENY) --locked --workspace check -D unnecessary-skip -D unmatched-skip -A unused-wrapper bans licenses sources
+	$(TEXT) $(DENY) --locked --workspace check -D unnecessary-skip -D unmatched-skip bans licenses sources
 
 # The advisories are a git repository: fetched, else the copy of the last fetch if it is recent, else not checked.
 RUSTSEC := https://github.com/RustSec/advisory-db
@@ -72,9 +79,11 @@ ADVISORIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 advisories: $(DENY)
 	@if curl --silent --fail --max-time 20 --output /dev/null '$(RUSTSEC)/info/refs?service=git-upload-pack'; then \
 	  $(DENY) --locked --workspace check advisories; \
+	  ($(TEXT) $(DENY) --locked --workspace check advisories); \
 	elif find $(ADVISORIES) -name FETCH_HEAD -mtime -30 2>/dev/null | grep -q .; then \
 	  echo "advisories: checked with the last fetch, the database cannot be reached"; \
 	  $(DENY) --locked --offline --workspace check advisories; \
+	  ($(TEXT) $(DENY) --locked --offline --workspace check advisories); \
 	else \
 	  echo "advisories: not checked, the database could not be fetched"; \
 	fi

@@ -19,6 +19,8 @@ const POLICIES: &[&str] = &[
     "schedule",
     "usefulness",
 ];
+/// The default members of the workspace in `plugins/text`, which says why it is one of its own.
+const TEXT_POLICIES: &[&str] = &["cedar", "rego", "cel"];
 
 fn main() -> ExitCode {
     match build() {
@@ -41,7 +43,10 @@ fn build() -> Result<(), String> {
     require_target(&variable("RUSTC")?)?;
     // A target folder of its own: the outer build holds the lock of the other.
     let target_dir = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?.join("policies");
-    compile(&variable("CARGO")?, root, &target_dir)?;
+    let cargo = variable("CARGO")?;
+    let selected: Vec<&str> = POLICIES.iter().flat_map(|policy| ["-p", policy]).collect();
+    compile(&cargo, root, ".", &selected, &target_dir)?;
+    compile(&cargo, root, "plugins/text", &[], &target_dir)?;
     let built = target_dir.join(TARGET).join("policy");
     embed(&built, &out)
 }
@@ -55,13 +60,10 @@ fn require_target(rustc: &str) -> Result<(), String> {
     Err(format!("the standard policies need the target {TARGET}; run: rustup target add {TARGET}"))
 }
 
-fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
+fn compile(cargo: &str, root: &Path, workspace: &str, selected: &[&str], target_dir: &Path) -> Result<(), String> {
     let mut command = Command::new(cargo);
-    command.current_dir(root).args(["build", "--locked", "--profile", "policy", "--target", TARGET]);
-    command.arg("--target-dir").arg(target_dir);
-    for &policy in POLICIES {
-        command.args(["-p", policy]);
-    }
+    command.current_dir(root.join(workspace)).args(["build", "--locked", "--profile", "policy", "--target", TARGET]);
+    command.args(selected).arg("--target-dir").arg(target_dir);
     // The outer build's wrappers and flags (clippy, coverage, host linkers) are not for the guests.
     for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CLIPPY_ARGS"] {
         command.env_remove(name);
@@ -80,7 +82,7 @@ fn compile(cargo: &str, root: &Path, target_dir: &Path) -> Result<(), String> {
 
 fn embed(built: &Path, out: &Path) -> Result<(), String> {
     let mut table = String::from("&[\n");
-    for &policy in POLICIES {
+    for &policy in POLICIES.iter().chain(TEXT_POLICIES) {
         let module = built.join(format!("{}.wasm", policy.replace('-', "_")));
         table.push_str(&format!("    ({policy:?}, include_bytes!({:?})),\n", module.display().to_string()));
     }

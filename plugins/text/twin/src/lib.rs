@@ -1,0 +1,1 @@
+//! Nothing but its test: one rule set in three languages answers alike.
