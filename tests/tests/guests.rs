@@ -1,0 +1,135 @@
+//! One policy in five languages: the same request gets the same decision from all of them, bit for bit.
+//! `make guests` builds them.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: whatever is not as expected must fail it loudly")]
+
+#[path = "../../examples/policies/rust/src/lib.rs"]
+#[expect(missing_docs, unreachable_pub, dead_code, reason = "a crate of its own, here a module")]
+mod rust;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
+
+use countersign_core::verdict::{FailureKind, Opinion};
+use countersign_engine::{Engine, StageError};
+use countersign_sdk::testing::{Harness, request, run_cases};
+use countersign_tests::cases;
+use serde_json::{Value, json};
+
+const CONFORMANCE: &str = include_str!("../../examples/policies/conformance.json");
+const SCHEMA: &str = include_str!("../../examples/policies/settings.schema.json");
+const LANGUAGES: [&str; 5] = ["rust", "javascript", "python", "c", "go"];
+
+struct Guest {
+    language: &'static str,
+    module: Arc<[u8]>,
+}
+
+struct Guests {
+    engine: Arc<Engine>,
+    guests: Vec<Guest>,
+}
+
+/// Compiled once: the larger ones take seconds.
+static GUESTS: LazyLock<Guests> = LazyLock::new(|| Guests {
+    engine: cases::engine(),
+    guests: LANGUAGES.map(|language| Guest { language, module: cases::module(&built(language)) }).into(),
+});
+
+fn built(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policies").join(language).join("policy.wasm")
+}
+
+/// What must be the same: not which module it was, how long it took and how many instructions.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    outcome: Value,
+    log: Value,
+}
+
+fn answer(guest: &Guest, case: &Value) -> Result<Answer, StageError> {
+    let comparable = |opinion: Opinion| Answer {
+        outcome: serde_json::to_value(opinion.outcome).unwrap(),
+        log: serde_json::to_value(opinion.log).unwrap(),
+    };
+    cases::answer(&GUESTS.engine, &guest.module, case).map(comparable)
+}
+
+#[test]
+fn the_cases_are_what_the_rule_says() {
+    run_cases::<rust::ClientBudget>(CONFORMANCE);
+}
+
+#[test]
+fn every_language_gives_the_same_answers() {
+    let mut different = Vec::new();
+    for case in cases::read(CONFORMANCE) {
+        let native = native(&case);
+        for guest in &GUESTS.guests {
+            let answer = answer(guest, &case);
+            let same = match (&answer, &native) {
+                (Ok(answer), Some(decision)) => answer.outcome == json!({ "Ok": decision }),
+                (Err(_), None) => true,
+                _ => false,
+            };
+            if !same {
+                different.push(format!("{}: {}: {answer:?}\n  natively {native:?}", case["name"], guest.language));
+            }
+        }
+        let answers: Vec<_> = GUESTS.guests.iter().map(|guest| answer(guest, &case)).collect();
+        for (guest, other) in GUESTS.guests.iter().zip(&answers).filter(|(_, other)| **other != answers[0]) {
+            different.push(format!("{}: {}: {other:?}\n  rust {:?}", case["name"], guest.language, answers[0]));
+        }
+    }
+    assert!(different.is_empty(), "{} answers differ:\n{}", different.len(), different.join("\n"));
+}
+
+/// The decision of the Rust policy outside any sandbox, as core would record it. None: settings refused.
+fn native(case: &Value) -> Option<Value> {
+    let policy = Harness::<rust::ClientBudget>::try_new(&case["settings"]).ok()?;
+    let request = match case.get("request") {
+        Some(fragment) => request().merge(fragment).unwrap(),
+        None => request(),
+    };
+    let outcome = policy.evaluate(&request);
+    let mut decision = cases::in_core_names(serde_json::to_value(outcome.decision()).unwrap());
+    for hold in decision["holds"].as_array_mut().unwrap() {
+        let window = hold["window"].as_object().unwrap().iter().next().unwrap();
+        hold["window"] = json!({ "kind": window.0, "of": window.1 });
+    }
+    Some(decision)
+}
+
+/// More than can be held, and above what a guest's floating point would keep: the host refuses them all alike, and
+/// says the amount.
+#[test]
+fn amounts_beyond_a_hold_are_refused_alike() {
+    for value in [10_u64.pow(15) + 1, (1 << 53) - 1] {
+        let case = json!({
+            "name": "too much",
+            "settings": { "clients": { "acme": { "per-day": "1" } } },
+            "request": { "principal": { "client": "acme" }, "payment": { "value": value } }
+        });
+        let answers: Vec<_> = GUESTS.guests.iter().map(|guest| answer(guest, &case).unwrap()).collect();
+        assert_eq!(answers[0].outcome["Err"]["kind"], json!(FailureKind::Error), "{:?}", answers[0]);
+        for (guest, other) in GUESTS.guests.iter().zip(&answers) {
+            assert_eq!(other, &answers[0], "{}: {value}", guest.language);
+        }
+    }
+}
+
+#[test]
+fn every_language_describes_the_same_policy_and_imports_next_to_nothing() {
+    for guest in &GUESTS.guests {
+        let about = GUESTS.engine.inspect(&guest.module).unwrap();
+        assert_eq!(about.name, format!("client-budget-{}", guest.language));
+        assert_eq!(about.version, "0.1.0", "{}", guest.language);
+        assert_eq!(about.summary, "Caps what is spent for each client in a day and in a month.", "{}", guest.language);
+        assert_eq!(about.settings_schema, SCHEMA, "{}", guest.language);
+        // Rust's standard library leaves imports in whatever it is linked to.
+        let wasi = about.imports.iter().filter(|import| !import.starts_with("countersign:policy/")).count();
+        assert!(wasi == 0 || guest.language == "rust", "{}: {:?}", guest.language, about.imports);
+    }
+}
