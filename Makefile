@@ -5,7 +5,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test prove bench lint fmt clippy deny advisories doc
+.PHONY: help demo guests test prove bench lint fmt clippy deny advisories doc
 
 RELEASE := --release --locked
 # What `cargo test --workspace` compiles, and the binary that the suites in tests/ start. A narrower selection would turn
@@ -22,11 +22,16 @@ demo: ## builds, then walks through everything with sellers of its own; needs Ru
 	cargo build $(RELEASE) -p countersign
 	cargo run --quiet $(RELEASE) -p countersign -- demo --exit
 
+guests: ## builds the same policy in every language: examples/policies/LANGUAGE/policy.wasm
+	@tests/install guests
+	examples/policies/build
+
 # tests/install answers nothing when all can run, else the arguments that select what can.
 test: ## installs what the tests need and runs them all; says what cannot run here, which fails if CI=true
 	@set -e; only=$$(tests/install tests); \
 	run() { echo "$$*"; "$$@"; }; \
 	run cargo build $(RELEASE) $(TESTED); \
+	if [ -z "$$only" ] || grep -qx -e --test=guests <<<"$$only"; then run examples/policies/build; fi; \
 	run cargo test $(RELEASE) --workspace --no-fail-fast $$only; \
 	if [ -n "$$only" ]; then \
 	  run cargo test $(RELEASE) --workspace --no-fail-fast --doc; \
