@@ -3,9 +3,9 @@
 use std::{fs, path::Path, sync::Arc};
 
 use countersign_core::{id::DecisionId, seams::Judge, spend::SpendRequest, verdict::Opinion};
-use countersign_engine::{Engine, EngineConfig, PolicySpec, StageError, Start};
+use countersign_engine::{Engine, EngineConfig, PolicySpec, Stage, StageError, Start};
 use countersign_sdk::testing::request;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What every policy is staged as, so that answers of several can be compared.
 const NAME: &str = "policy";
@@ -61,4 +61,41 @@ pub fn in_core_names(value: Value) -> Value {
 /// A module, from its file.
 pub fn module(path: &Path) -> Arc<[u8]> {
     fs::read(path).unwrap_or_else(|e| panic!("{}: {e}; build it with: make guests", path.display())).into()
+}
+
+/// How an answer differs from what a case expects; nothing if it does not.
+pub fn difference(case: &Value, answer: &Result<Opinion, StageError>) -> Option<String> {
+    let expect = &case["expect"];
+    let decision = match answer {
+        // Where the problems are is the native harness's to check; the engine only says that there are some.
+        Err(refusal) if expect.get("problems").is_some() && refusal.stage == Stage::Settings => return None,
+        Err(refusal) => return Some(refusal.to_string()),
+        Ok(opinion) => match &opinion.outcome {
+            Ok(decision) => decision,
+            Err(failure) => return Some(format!("{failure:?}")),
+        },
+    };
+    let codes: Vec<&str> = decision.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    let none = || Value::from(Vec::<Value>::new());
+    let same = expect["verdict"] == json!(decision.verdict)
+        && expect.get("reasons").cloned().unwrap_or_else(none) == json!(codes)
+        && holds(expect.get("holds").cloned().unwrap_or_else(none)) == json!(decision.holds);
+    (!same).then(|| format!("{decision:?}"))
+}
+
+/// Holds of a case or of the SDK, as core writes them.
+pub fn holds(holds: Value) -> Value {
+    let mut holds = in_core_names(holds);
+    for hold in holds.as_array_mut().into_iter().flatten() {
+        hold["window"] = match &hold["window"] {
+            Value::Object(window) => {
+                window.iter().map(|(kind, of)| json!({ "kind": kind, "of": of })).next().unwrap_or_default()
+            }
+            lifetime => json!({ "kind": lifetime }),
+        };
+        for level in ["alert_at", "review_at"] {
+            hold.as_object_mut().unwrap().entry(level).or_insert(Value::Null);
+        }
+    }
+    holds
 }

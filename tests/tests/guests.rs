@@ -93,10 +93,7 @@ fn native(case: &Value) -> Option<Value> {
     };
     let outcome = policy.evaluate(&request);
     let mut decision = cases::in_core_names(serde_json::to_value(outcome.decision()).unwrap());
-    for hold in decision["holds"].as_array_mut().unwrap() {
-        let window = hold["window"].as_object().unwrap().iter().next().unwrap();
-        hold["window"] = json!({ "kind": window.0, "of": window.1 });
-    }
+    decision["holds"] = cases::holds(decision["holds"].take());
     Some(decision)
 }
 
