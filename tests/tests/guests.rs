@@ -1,7 +1,12 @@
 //! One policy in five languages: the same request gets the same decision from all of them, bit for bit.
 //! `make guests` builds them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: whatever is not as expected must fail it loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: whatever is not as expected must fail it loudly"
+)]
 
 #[path = "../../examples/policies/rust/src/lib.rs"]
 #[expect(missing_docs, unreachable_pub, dead_code, reason = "a crate of its own, here a module")]
