@@ -29,7 +29,7 @@ guests: ## builds the same policy in every language: examples/policies/LANGUAGE/
 # Committed, because the generator takes minutes to compile: only a change of the contract or of the generator needs this.
 WIT_BINDGEN_VERSION := 0.61.1
 WIT_BINDGEN := $(TOOLS)/wit-bindgen-cli-$(WIT_BINDGEN_VERSION)/bin/wit-bindgen
-GENERATED := sdk/templates/c/bindings/spend_policy.* sdk/templates/go/go.mod sdk/templates/go/wit_exports.go sdk/templates/go/countersign_policy_*/*
+GENERATED := $(addprefix sdk/templates/,c/bindings/spend_policy.* go/go.mod go/wit_exports.go go/countersign_policy_*/*)
 bindings: $(WIT_BINDGEN) ## generates what policies in C and Go speak the contract with: sdk/templates
 	$(WIT_BINDGEN) c wit/v0.1 --world spend-policy --no-object-file --out-dir sdk/templates/c/bindings
 	$(WIT_BINDGEN) go wit/v0.1 --world spend-policy --format=false --out-dir sdk/templates/go

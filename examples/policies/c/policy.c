@@ -25,7 +25,8 @@ typedef countersign_policy_types_decision_t decision;
 #define NO_CAPS STR("set per-day, per-month or both")
 #define NOT_A_NAME STR("a client is named by 1 to 100 letters, digits and . _ @ : -")
 #define NOT_MONEY \
-  STR("write an amount as a string such as \"1.00\": digits, then at most a point and six digits, below 9007199254.740992")
+  STR("write an amount as a string such as \"1.00\": digits, then at most a point and six digits, " \
+      "below 9007199254.740992")
 
 #define LONGEST_NAME 100
 #define MICROS_PER_UNIT 1000000u
@@ -181,7 +182,8 @@ static bool is_object(str path, const json *value) {
 
 static void report_unknown(str path, const json *object, const char *known, const char *also_known) {
   for (const json *member = object->first; member != NULL; member = member->next) {
-    if (!json_is(member->key, known) && !json_is(member->key, also_known)) report(below(path, text_of(member->key)), UNKNOWN_KEY);
+    if (json_is(member->key, known) || json_is(member->key, also_known)) continue;
+    report(below(path, text_of(member->key)), UNKNOWN_KEY);
   }
 }
 
@@ -267,22 +269,28 @@ static bool deny(decision *ret, str code, str message) {
 }
 
 static hold hold_of(str name, uint8_t window, uint64_t limit, uint64_t amount) {
-  hold held = {.budget = join(2, STR("client/"), name), .unit = COUNTERSIGN_POLICY_TYPES_UNIT_MICROS, .limit = limit, .amount = amount};
+  hold held = {.budget = join(2, STR("client/"), name), .limit = limit, .amount = amount};
+  held.unit = COUNTERSIGN_POLICY_TYPES_UNIT_MICROS;
   held.window.tag = window;
   // Where a day and a month keep their time zone is the same place.
   held.window.val.day = copy(STR("UTC"));
   return held;
 }
 
-bool exports_countersign_policy_policy_evaluate(exports_countersign_policy_policy_spend_request_t *request, decision *ret, str *err) {
+bool exports_countersign_policy_policy_evaluate(exports_countersign_policy_policy_spend_request_t *request, decision *ret,
+                                                str *err) {
   (void)err;
-  if (!request->principal.client.is_some) return deny(ret, STR("no-client"), copy(STR("spending must be for a client")));
+  if (!request->principal.client.is_some) {
+    return deny(ret, STR("no-client"), copy(STR("spending must be for a client")));
+  }
   str name = request->principal.client.val;
   const client *listed = NULL;
   for (size_t i = 0; i < client_count; i++) {
     if (compare(clients[i].name, name) == 0) listed = &clients[i];
   }
-  if (listed == NULL) return deny(ret, STR("client-without-budget"), join(3, STR("client `"), name, STR("` has no budget")));
+  if (listed == NULL) {
+    return deny(ret, STR("client-without-budget"), join(3, STR("client `"), name, STR("` has no budget")));
+  }
   uint64_t value = request->payment.value;
   if (value == 0) return deny(ret, STR("zero-value"), copy(STR("the payment is worth nothing")));
 

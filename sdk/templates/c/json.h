@@ -84,8 +84,11 @@ static bool json_hex4(json_cursor *in, uint32_t *unit) {
   for (int i = 0; i < 4; i++, in->at++) {
     if (in->at == in->end) return false;
     uint8_t c = *in->at;
-    uint32_t digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : 16;
-    if (digit == 16) return false;
+    uint32_t digit;
+    if (c >= '0' && c <= '9') digit = c - '0';
+    else if (c >= 'a' && c <= 'f') digit = c - 'a' + 10u;
+    else if (c >= 'A' && c <= 'F') digit = c - 'A' + 10u;
+    else return false;
     *unit = *unit << 4 | digit;
   }
   return true;

@@ -59,15 +59,17 @@ static str below(json_text key) {
   return path;
 }
 
+static bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
+
 // "5.00" is 5000000. Whole numbers only: digits, then at most a point and six digits.
 static bool micros(json_text text, uint64_t *value) {
   size_t at = 0, decimals = 0;
   *value = 0;
-  for (; at < text.len && text.ptr[at] >= '0' && text.ptr[at] <= '9'; at++) *value = *value * 10 + (text.ptr[at] - '0');
+  for (; at < text.len && is_digit(text.ptr[at]); at++) *value = *value * 10 + (text.ptr[at] - '0');
   if (at == 0 || at > 9) return false;
   if (at < text.len) {
     if (text.ptr[at++] != '.') return false;
-    for (; at < text.len && text.ptr[at] >= '0' && text.ptr[at] <= '9'; at++, decimals++) *value = *value * 10 + (text.ptr[at] - '0');
+    for (; at < text.len && is_digit(text.ptr[at]); at++, decimals++) *value = *value * 10 + (text.ptr[at] - '0');
     if (at < text.len || decimals == 0 || decimals > 6) return false;
   }
   for (; decimals < 6; decimals++) *value *= 10;
@@ -99,7 +101,8 @@ bool exports_countersign_policy_policy_configure(str *text, exports_countersign_
   return err->len == 0;
 }
 
-bool exports_countersign_policy_policy_evaluate(exports_countersign_policy_policy_spend_request_t *request, decision *ret, str *err) {
+bool exports_countersign_policy_policy_evaluate(exports_countersign_policy_policy_spend_request_t *request, decision *ret,
+                                                str *err) {
   (void)err; // False would be an error, which is a deny.
   uint64_t amount = request->payment.value;
   if (amount == 0) {
