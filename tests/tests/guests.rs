@@ -1,5 +1,5 @@
 //! One policy in five languages: the same request gets the same decision from all of them, bit for bit.
-//! `make guests` builds them.
+//! `make guests` builds them. That the cases are what the rule says is the Rust policy's own test, which runs here too.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 )]
 
 #[path = "../../examples/policies/rust/src/lib.rs"]
-#[expect(missing_docs, unreachable_pub, dead_code, reason = "a crate of its own, here a module")]
+#[expect(unreachable_pub, reason = "a crate of its own, here a module")]
 mod rust;
 
 use std::{
@@ -17,9 +17,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use countersign_core::verdict::{FailureKind, Opinion};
+use countersign_core::verdict::Opinion;
 use countersign_engine::{Engine, StageError};
-use countersign_sdk::testing::{Harness, request, run_cases};
+use countersign_sdk::testing::{Harness, request};
 use countersign_tests::cases;
 use serde_json::{Value, json};
 
@@ -63,11 +63,6 @@ fn answer(guest: &Guest, case: &Value) -> Result<Answer, StageError> {
 }
 
 #[test]
-fn the_cases_are_what_the_rule_says() {
-    run_cases::<rust::ClientBudget>(CONFORMANCE);
-}
-
-#[test]
 fn every_language_gives_the_same_answers() {
     let mut different = Vec::new();
     for case in cases::read(CONFORMANCE) {
@@ -100,24 +95,6 @@ fn native(case: &Value) -> Option<Value> {
     let mut decision = cases::in_core_names(serde_json::to_value(outcome.decision()).unwrap());
     decision["holds"] = cases::holds(decision["holds"].take());
     Some(decision)
-}
-
-/// More than can be held, and above what a guest's floating point would keep: the host refuses them all alike, and
-/// says the amount.
-#[test]
-fn amounts_beyond_a_hold_are_refused_alike() {
-    for value in [10_u64.pow(15) + 1, (1 << 53) - 1] {
-        let case = json!({
-            "name": "too much",
-            "settings": { "clients": { "acme": { "per-day": "1" } } },
-            "request": { "principal": { "client": "acme" }, "payment": { "value": value } }
-        });
-        let answers: Vec<_> = GUESTS.guests.iter().map(|guest| answer(guest, &case).unwrap()).collect();
-        assert_eq!(answers[0].outcome["Err"]["kind"], json!(FailureKind::Error), "{:?}", answers[0]);
-        for (guest, other) in GUESTS.guests.iter().zip(&answers) {
-            assert_eq!(other, &answers[0], "{}: {value}", guest.language);
-        }
-    }
 }
 
 #[test]
