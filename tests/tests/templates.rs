@@ -38,7 +38,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn filled(text: &str) -> String {
     let filled = text.replace("{{name}}", NAME).replace("{{name_snake}}", &NAME.replace('-', "_"));
-    assert!(!filled.contains("{{"), "a placeholder that is not known: {filled}");
+    assert!(!filled.contains("{{name"), "a placeholder that is not known: {filled}");
     filled
 }
 
