@@ -5,7 +5,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test prove bench lint fmt clippy deny advisories doc
+.PHONY: help demo guests bindings test prove bench lint fmt clippy deny advisories doc
 
 RELEASE := --release --locked
 # What `cargo test --workspace` compiles, and the binary that the suites in tests/ start. A narrower selection would turn
@@ -16,7 +16,7 @@ TEXT := cd plugins/text &&
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign/tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## builds, then walks through everything with sellers of its own; needs Rust only
 	@tests/install rust
@@ -24,11 +24,30 @@ demo: ## builds, then walks through everything with sellers of its own; needs Ru
 	cargo build $(RELEASE) -p countersign
 	cargo run --quiet $(RELEASE) -p countersign -- demo --exit
 
+guests: ## builds the same policy in every language: examples/policies/LANGUAGE/policy.wasm
+	@tests/install guests
+	examples/policies/build
+
+# Committed, because the generator takes minutes to compile: only a change of the contract or of the generator needs this.
+WIT_BINDGEN_VERSION := 0.61.1
+WIT_BINDGEN := $(TOOLS)/wit-bindgen-cli-$(WIT_BINDGEN_VERSION)/bin/wit-bindgen
+GENERATED := $(addprefix sdk/templates/,c/bindings/spend_policy.* go/go.mod go/wit_exports.go go/countersign_policy_*/*)
+bindings: $(WIT_BINDGEN) ## generates what policies in C and Go speak the contract with: sdk/templates
+	$(WIT_BINDGEN) c wit/v0.1 --world spend-policy --no-object-file --out-dir sdk/templates/c/bindings
+	$(WIT_BINDGEN) go wit/v0.1 --world spend-policy --format=false --out-dir sdk/templates/go
+	sha256sum wit/v0.1/policy.wit $(GENERATED) >sdk/templates/generated.sha256
+
+$(WIT_BINDGEN):
+	env -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  cargo install --quiet --locked wit-bindgen-cli --version $(WIT_BINDGEN_VERSION) --no-default-features --features c,go \
+	  --root $(TOOLS)/wit-bindgen-cli-$(WIT_BINDGEN_VERSION)
+
 # tests/install answers nothing when all can run, else the arguments that select what can.
 test: ## installs what the tests need and runs them all; says what cannot run here, which fails if CI=true
 	@set -e; only=$$(tests/install tests); \
 	run() { echo "$$*"; "$$@"; }; \
 	run cargo build $(RELEASE) $(TESTED); \
+	if [ -z "$$only" ] || grep -qx -e --test=guests <<<"$$only"; then run examples/policies/build; fi; \
 	run cargo test $(RELEASE) --workspace --no-fail-fast $$only; \
 	($(TEXT) run cargo test --locked --workspace --no-fail-fast); \
 	if [ -n "$$only" ]; then \

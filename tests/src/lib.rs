@@ -26,6 +26,7 @@
 )]
 
 pub mod agent;
+pub mod cases;
 pub mod chain;
 pub mod config;
 pub mod facilitator;
