@@ -32,6 +32,7 @@
 mod audit;
 mod bindings;
 mod cache;
+pub mod cases;
 mod compiled;
 mod config;
 mod convert;
