@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{Hold, Obligation, ReviewTerms, Verdict};
 use crate::pattern::Pattern;
-use crate::property::{Property, read_vary, read_when, samples};
+use crate::property::{Property, When, read_vary, samples};
 use crate::request::{complete, ordinary};
 
 /// Largest file.
@@ -245,8 +245,7 @@ fn read_property(index: usize, value: Value) -> Result<Property, CasesError> {
     let base = text.request.unwrap_or_else(|| json!({}));
     complete(ordinary(), &base).map_err(at("request"))?;
     let vary = read_vary(&text.vary).map_err(at("vary"))?;
-    let when = text.when.as_ref().map(read_when).transpose().map_err(at("when"))?;
-    let (when, when_verdict) = when.unwrap_or_default();
+    let when = text.when.as_ref().map(When::read).transpose().map_err(at("when"))?.unwrap_or_default();
     let never = text.never.as_ref().map(Pattern::read).transpose().map_err(at("never"))?;
     let always = text.always.as_ref().map(Pattern::read).transpose().map_err(at("always"))?;
     if never.is_none() && always.is_none() {
@@ -254,5 +253,5 @@ fn read_property(index: usize, value: Value) -> Result<Property, CasesError> {
     }
     let samples = samples(text.samples).map_err(at("samples"))?;
     let (name, settings) = (text.name, text.settings);
-    Ok(Property { name, settings, base, vary, samples, when, when_verdict, never, always })
+    Ok(Property { name, settings, base, vary, samples, when, never, always })
 }

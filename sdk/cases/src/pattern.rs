@@ -50,9 +50,11 @@ impl Condition {
                 "{}: a list of no choices; for a field left empty write [[]], or null in JSON",
                 request::place(path)
             )),
-            Value::Array(choices) => {
-                choices.iter().map(|choice| request::value_for(path, kind, choice)).collect::<Result<_, _>>().map(Self::OneOf)
-            }
+            Value::Array(choices) => choices
+                .iter()
+                .map(|choice| request::value_for(path, kind, choice))
+                .collect::<Result<_, _>>()
+                .map(Self::OneOf),
             other => request::value_for(path, kind, other).map(|value| Self::OneOf(vec![value])),
         }
     }

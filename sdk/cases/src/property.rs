@@ -20,10 +20,18 @@ pub(crate) struct Property {
     pub(crate) base: Value,
     pub(crate) vary: Vec<(String, Values)>,
     pub(crate) samples: u32,
-    pub(crate) when: Vec<(String, Condition)>,
-    pub(crate) when_verdict: Option<OneOrMore<Verdict>>,
+    pub(crate) when: When,
     pub(crate) never: Option<Pattern>,
     pub(crate) always: Option<Pattern>,
+}
+
+/// What a property speaks of; empty: everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct When {
+    /// Fields of the request.
+    fields: Vec<(String, Condition)>,
+    /// The answer's verdict.
+    verdict: Option<OneOrMore<Verdict>>,
 }
 
 /// What a field takes in turn. The first is the simplest.
@@ -64,7 +72,10 @@ enum Trial {
     /// `when` does not speak of it.
     Beside,
     Kept(Decision),
-    Broken { expected: String, got: Value },
+    Broken {
+        expected: String,
+        got: Value,
+    },
 }
 
 /// The values chosen for one request, by field; a field that is not there stays ordinary.
@@ -93,14 +104,14 @@ impl Property {
     fn trial(&self, judge: &dyn Judge, choice: &Choice) -> Trial {
         // Base and values were checked when they were read; what does not fit together is no request.
         let Ok(request) = complete(ordinary(), &self.fragment(choice)) else { return Trial::Beside };
-        if !self.when.iter().all(|(path, condition)| condition.accepts(request::get(&request, path))) {
+        if !self.when.fields.iter().all(|(path, condition)| condition.accepts(request::get(&request, path))) {
             return Trial::Beside;
         }
         let decision = match judge.judge(&request) {
             Ok(decision) => decision,
             Err(error) => return Trial::Broken { expected: "a decision".to_owned(), got: error.into() },
         };
-        if self.when_verdict.as_ref().is_some_and(|verdicts| !verdicts.contains(&decision.verdict)) {
+        if self.when.verdict.as_ref().is_some_and(|verdicts| !verdicts.contains(&decision.verdict)) {
             return Trial::Beside;
         }
         let broken = |expected: &str| Trial::Broken {
@@ -156,10 +167,11 @@ impl Property {
             Values::These(values) => return values.clone(),
             Values::Range(from, to) => (*from, *to),
         };
-        let ranges = self.when.iter().filter(|(when, _)| when == path).filter_map(|(_, condition)| match condition {
-            Condition::Range(range) => Some(range),
-            Condition::OneOf(_) => None,
-        });
+        let ranges =
+            self.when.fields.iter().filter(|(when, _)| when == path).filter_map(|(_, condition)| match condition {
+                Condition::Range(range) => Some(range),
+                Condition::OneOf(_) => None,
+            });
         let ends = ranges.flat_map(|range| [range.from, range.to]).flatten().chain([from, to]);
         let mut telling: Vec<u64> = ends
             .flat_map(|end| [end.saturating_sub(1), end, end.saturating_add(1)])
@@ -208,7 +220,13 @@ enum Attempts {
     These(std::vec::IntoIter<Option<Value>>),
     /// The field left ordinary first, then between the largest number known to be too small and the
     /// smallest known to do.
-    Number { ordinary: bool, low: u64, high: u64, tried: Option<u64>, over: bool },
+    Number {
+        ordinary: bool,
+        low: u64,
+        high: u64,
+        tried: Option<u64>,
+        over: bool,
+    },
 }
 
 impl Attempts {
@@ -272,7 +290,10 @@ struct Random(u64);
 impl Random {
     fn seeded(name: &str) -> Self {
         // FNV-1a.
-        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+        Self(
+            name.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
+        )
     }
 
     fn next(&mut self) -> u64 {
@@ -301,19 +322,21 @@ impl Random {
     }
 }
 
-/// Reads `when`: conditions on the request, and `verdict` on the answer.
-pub(crate) fn read_when(value: &Value) -> Result<(Vec<(String, Condition)>, Option<OneOrMore<Verdict>>), String> {
-    let Value::Object(members) = value else { return Err("expected an object of dotted paths".to_owned()) };
-    let mut conditions = Vec::new();
-    let mut verdict = None;
-    for (path, value) in members {
-        if path == "verdict" {
-            verdict = Some(serde_json::from_value(value.clone()).map_err(|_| "verdict: expected a verdict or a list of them")?);
-        } else {
-            conditions.push((path.clone(), Condition::read(path, value)?));
+impl When {
+    /// Reads `when`: dotted paths of the request, and `verdict` for the answer's.
+    pub(crate) fn read(value: &Value) -> Result<Self, String> {
+        let Value::Object(members) = value else { return Err("expected an object of dotted paths".to_owned()) };
+        let mut when = Self::default();
+        for (path, value) in members {
+            if path == "verdict" {
+                let verdict = serde_json::from_value(value.clone());
+                when.verdict = Some(verdict.map_err(|_| "verdict: expected a verdict or a list of verdicts")?);
+            } else {
+                when.fields.push((path.clone(), Condition::read(path, value)?));
+            }
         }
+        Ok(when)
     }
-    Ok((conditions, verdict))
 }
 
 /// Reads `vary`.

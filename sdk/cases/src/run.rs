@@ -167,8 +167,7 @@ impl Cases {
         for case in &self.cases {
             let configured = subject.configure(case.settings.as_ref().unwrap_or(&default));
             let differences = run_case(case, configured, &mut codes);
-            let failure =
-                (!differences.is_empty()).then(|| Failure { request: case.fragment.clone(), differences });
+            let failure = (!differences.is_empty()).then(|| Failure { request: case.fragment.clone(), differences });
             outcomes.push(Outcome { name: case.name.clone(), kind: Kind::Case, requests: 1, failure });
         }
         for property in &self.properties {
@@ -225,11 +224,7 @@ fn settings_refused(paths: &[String], configured: &Result<Box<dyn Judge + '_>, R
     vec![Difference::new("problems", json!(paths), got)]
 }
 
-fn run_property(
-    property: &Property,
-    configured: Result<Box<dyn Judge + '_>, Refusal>,
-    codes: &mut Codes,
-) -> Outcome {
+fn run_property(property: &Property, configured: Result<Box<dyn Judge + '_>, Refusal>, codes: &mut Codes) -> Outcome {
     let outcome = |requests, failure| Outcome { name: property.name.clone(), kind: Kind::Property, requests, failure };
     let failed = |request: &Value, difference| Failure { request: request.clone(), differences: vec![difference] };
     let judge = match configured {

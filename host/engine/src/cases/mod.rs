@@ -10,8 +10,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use countersign_cases::{Judge, Refusal, Subject};
 pub use countersign_cases::{CasesError, Difference, Failure, Kind, Outcome, Problem, Question, Report};
+use countersign_cases::{Judge, Refusal, Subject};
 use countersign_core::json;
 use countersign_core::seams::Judge as _;
 use countersign_core::spend::SpendRequest;

@@ -1,0 +1,69 @@
+//! Caps what is spent for a client in a day. A starting point: change the rule, the settings and the cases.
+
+use countersign_sdk::{Decision, Hold, Money, Policy, Problem, SpendRequest, Window, export_policy};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    per_client_day: Money,
+}
+
+pub struct ClientDay {
+    limit: Money,
+}
+
+impl Policy for ClientDay {
+    type Settings = Settings;
+    const NAME: &'static str = "{{name}}";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const SUMMARY: &'static str = "Caps what is spent for a client in a day.";
+
+    fn settings_schema() -> &'static str {
+        r#"{
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {
+                "per-client-day": { "type": "string", "description": "The most a client may cost in a UTC day." }
+            },
+            "required": ["per-client-day"],
+            "additionalProperties": false
+        }"#
+    }
+
+    fn configure(settings: Settings) -> Result<Self, Vec<Problem>> {
+        if settings.per_client_day == Money::ZERO {
+            return Err(vec![Problem::at("/per-client-day", "a cap of nothing would deny everything")]);
+        }
+        Ok(Self { limit: settings.per_client_day })
+    }
+
+    fn evaluate(&self, request: &SpendRequest) -> Result<Decision, String> {
+        let Some(client) = &request.principal.client else {
+            return Ok(Decision::deny("no-client", "spending must be for a client"));
+        };
+        if request.value() == Money::ZERO {
+            return Ok(Decision::deny("zero-value", "the payment is worth nothing, so no cap applies to it"));
+        }
+        let budget = format!("client/{client}");
+        Ok(Decision::allow().hold(Hold::micros(budget, Window::day("UTC"), self.limit, request.value())))
+    }
+}
+
+export_policy!(ClientDay);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_sdk::testing::{assert_schema_agrees, run_cases};
+
+    #[test]
+    fn cases() {
+        run_cases::<ClientDay>(include_str!("../cases.json"));
+    }
+
+    #[test]
+    fn schema() {
+        assert_schema_agrees::<ClientDay>();
+    }
+}
