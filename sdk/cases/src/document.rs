@@ -8,8 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::answer::{Hold, Obligation, ReviewTerms, Verdict};
-use crate::pattern::Pattern;
-use crate::property::{Property, When, read_vary, samples};
+use crate::property::{Property, Rule, When, read_vary, samples};
 use crate::request::{complete, ordinary};
 
 /// Largest file.
@@ -246,8 +245,8 @@ fn read_property(index: usize, value: Value) -> Result<Property, CasesError> {
     complete(ordinary(), &base).map_err(at("request"))?;
     let vary = read_vary(&text.vary).map_err(at("vary"))?;
     let when = text.when.as_ref().map(When::read).transpose().map_err(at("when"))?.unwrap_or_default();
-    let never = text.never.as_ref().map(Pattern::read).transpose().map_err(at("never"))?;
-    let always = text.always.as_ref().map(Pattern::read).transpose().map_err(at("always"))?;
+    let never = text.never.as_ref().map(Rule::read).transpose().map_err(at("never"))?;
+    let always = text.always.as_ref().map(Rule::read).transpose().map_err(at("always"))?;
     if never.is_none() && always.is_none() {
         return Err(CasesError::new(here, "say what the answer is `never` or `always`"));
     }

@@ -1,6 +1,6 @@
 //! Properties: over many requests like these, never or always an answer like that.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::answer::{Decision, Verdict};
 use crate::pattern::{Condition, OneOrMore, Pattern, Range};
@@ -21,8 +21,21 @@ pub(crate) struct Property {
     pub(crate) vary: Vec<(String, Values)>,
     pub(crate) samples: u32,
     pub(crate) when: When,
-    pub(crate) never: Option<Pattern>,
-    pub(crate) always: Option<Pattern>,
+    pub(crate) never: Option<Rule>,
+    pub(crate) always: Option<Rule>,
+}
+
+/// A pattern and how it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    text: Value,
+    pattern: Pattern,
+}
+
+impl Rule {
+    pub(crate) fn read(value: &Value) -> Result<Self, String> {
+        Ok(Self { text: value.clone(), pattern: Pattern::read(value)? })
+    }
 }
 
 /// What a property speaks of; empty: everything.
@@ -63,7 +76,7 @@ pub(crate) fn samples(asked: Option<u32>) -> Result<u32, String> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Counterexample {
     pub(crate) fragment: Value,
-    pub(crate) expected: String,
+    pub(crate) expected: Value,
     pub(crate) got: Value,
 }
 
@@ -73,7 +86,7 @@ enum Trial {
     Beside,
     Kept(Decision),
     Broken {
-        expected: String,
+        expected: Value,
         got: Value,
     },
 }
@@ -109,22 +122,19 @@ impl Property {
         }
         let decision = match judge.judge(&request) {
             Ok(decision) => decision,
-            Err(error) => return Trial::Broken { expected: "a decision".to_owned(), got: error.into() },
+            Err(error) => return Trial::Broken { expected: "a decision".into(), got: error.into() },
         };
         if self.when.verdict.as_ref().is_some_and(|verdicts| !verdicts.contains(&decision.verdict)) {
             return Trial::Beside;
         }
-        let broken = |expected: &str| Trial::Broken {
-            expected: expected.to_owned(),
-            got: serde_json::to_value(&decision).unwrap_or_default(),
+        let never = self.never.as_ref().filter(|never| never.pattern.fits(&decision, &request));
+        let always = self.always.as_ref().filter(|always| !always.pattern.fits(&decision, &request));
+        let expected = match (never, always) {
+            (Some(never), _) => json!({ "never": never.text }),
+            (None, Some(always)) => json!({ "always": always.text }),
+            (None, None) => return Trial::Kept(decision),
         };
-        if self.never.as_ref().is_some_and(|never| never.fits(&decision, &request)) {
-            return broken("never this");
-        }
-        if self.always.as_ref().is_some_and(|always| !always.fits(&decision, &request)) {
-            return broken("what `always` says");
-        }
-        Trial::Kept(decision)
+        Trial::Broken { expected, got: serde_json::to_value(&decision).unwrap_or_default() }
     }
 
     fn fragment(&self, choice: &Choice) -> Value {

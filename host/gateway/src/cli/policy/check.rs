@@ -1,10 +1,11 @@
 //! Whether a policy would be loaded, and holds up.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use countersign_engine::{Engine, EngineConfig, PolicySpec, StageError};
+use countersign_engine::{Engine, EngineConfig, StageError};
 use serde_json::{Value, json};
 
 use super::source::{self, Source};
@@ -13,6 +14,8 @@ use crate::cli::{Failure, Outcome, say};
 
 /// Beyond this share of its instructions a policy is warned about.
 const FUEL_PERCENT: u64 = 50;
+/// Extreme requests are tried over those of so many cases.
+const MOST_CASES: usize = 16;
 
 /// Whether a policy would be loaded and holds up.
 #[derive(Args)]
@@ -47,7 +50,7 @@ pub(super) fn run(args: &Check) -> Outcome {
     let candidates = settings(&source, given);
     let tried = candidates.iter().find_map(|settings| engine.check(&source.spec(settings)).ok().map(|_| settings));
     match (tried, candidates.first()) {
-        (Some(settings), _) => findings.extend(self_test(&engine, &source.spec(settings))?),
+        (Some(settings), _) => findings.extend(self_test(&engine, &source, settings)?),
         (None, Some(settings)) => findings.extend(engine.check(&source.spec(settings)).err().map(refused)),
         (None, None) => {}
     }
@@ -105,34 +108,54 @@ fn refused(error: StageError) -> Finding {
 }
 
 /// Extreme requests, each to two fresh instances.
-fn self_test(engine: &Arc<Engine>, spec: &PolicySpec) -> Result<Vec<Finding>, StageError> {
+fn self_test(engine: &Arc<Engine>, source: &Source, settings: &Value) -> Result<Vec<Finding>, StageError> {
     let limit = engine.config().fuel;
+    let answers = hostile::ask(engine, &source.spec(settings), &bases(source, settings))?;
     let mut findings = Vec::new();
-    let answers = hostile::ask(engine, spec)?;
     let costliest = answers.iter().max_by_key(|answer| answer.fuel);
     if let Some(answer) = costliest.filter(|a| a.fuel.saturating_mul(100) > limit.saturating_mul(FUEL_PERCENT)) {
         let percent = answer.fuel.saturating_mul(100).checked_div(limit).unwrap_or(100);
         findings.push(Finding {
             error: false,
             code: "fuel".to_owned(),
-            at: format!("{}: {}", answer.name, answer.fragment),
+            at: asked(answer),
             message: format!("used {percent} % of the {limit} instructions a decision may take"),
             advice: "a larger request would be denied with `policy-fuel`; do less per request, or more in configure"
                 .to_owned(),
         });
     }
-    for answer in answers {
-        if let Some(fault) = answer.fault {
+    // One fault shows in many requests: it is told once.
+    let mut told = BTreeSet::new();
+    for answer in &answers {
+        let Some(fault) = &answer.fault else { continue };
+        let same = if fault.code == hostile::NOT_DETERMINISTIC { "" } else { &fault.message };
+        if told.insert((fault.code, same)) {
             findings.push(Finding {
                 error: true,
                 code: fault.code.to_owned(),
-                at: format!("{}: {}", answer.name, answer.fragment),
-                message: fault.message,
+                at: asked(answer),
+                message: fault.message.clone(),
                 advice: fault.advice.to_owned(),
             });
         }
     }
     Ok(findings)
+}
+
+fn asked(answer: &hostile::Answer) -> String {
+    format!("{}: {}", answer.name, answer.fragment)
+}
+
+/// What extreme requests start from: the ordinary one, one with everything filled, and those of the cases.
+fn bases(source: &Source, settings: &Value) -> Vec<Value> {
+    let mut bases = vec![json!({}), hostile::everything("acme")];
+    let asked = source.cases.iter().flat_map(|(_, cases)| cases.questions(None));
+    for question in asked.filter(|question| question.settings == *settings).take(MOST_CASES) {
+        if !bases.contains(&question.request) {
+            bases.push(question.request);
+        }
+    }
+    bases
 }
 
 impl Finding {

@@ -6,7 +6,7 @@ use countersign_core::seams::Judge;
 use countersign_core::verdict::{Failure, FailureKind, Opinion};
 use countersign_engine::cases::request;
 use countersign_engine::{Engine, PolicySet, PolicySpec, StageError, Start};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Agents, clients and the like are at most this long; see the configuration's names.
 const LONGEST_NAME: usize = 64;
@@ -14,16 +14,19 @@ const MOST: u64 = 1_000_000_000_000_000;
 /// Both stand for the same module: what differs between them is the randomness they are given.
 const NAMES: [&str; 2] = ["one", "other"];
 
+/// The code of a policy whose answer is not a function of settings and request.
+pub(super) const NOT_DETERMINISTIC: &str = "not-deterministic";
+
 /// An extreme request.
 struct Extreme {
-    name: &'static str,
+    name: String,
     fragment: Value,
 }
 
 /// What a policy made of one of them.
 pub(super) struct Answer {
     /// Which request.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// The request as a fragment over the ordinary one.
     pub(super) fragment: Value,
     /// What is wrong with the answer.
@@ -42,18 +45,22 @@ pub(super) struct Fault {
     pub(super) advice: &'static str,
 }
 
-/// Asks a policy everything extreme.
+/// Asks a policy everything extreme, over each of `bases`: what an early refusal would hide in one is
+/// reached from another.
 ///
 /// # Errors
 /// If it cannot be staged.
-pub(super) fn ask(engine: &Arc<Engine>, spec: &PolicySpec) -> Result<Vec<Answer>, StageError> {
+pub(super) fn ask(engine: &Arc<Engine>, spec: &PolicySpec, bases: &[Value]) -> Result<Vec<Answer>, StageError> {
     let named = |name: &str| PolicySpec { name: name.to_owned(), claims: true, start: Start::Plain, ..spec.clone() };
     let set = engine.stage(0, &NAMES.map(named))?;
-    Ok(battery().into_iter().map(|extreme| answer(&set, extreme)).collect())
+    let battery = battery();
+    let over = |base: &Value| battery.iter().map(|extreme| answer(&set, extreme, base)).collect::<Vec<_>>();
+    Ok(bases.iter().flat_map(over).collect())
 }
 
-fn answer(set: &PolicySet, extreme: Extreme) -> Answer {
-    let Extreme { name, fragment } = extreme;
+fn answer(set: &PolicySet, extreme: &Extreme, base: &Value) -> Answer {
+    let mut fragment = base.clone();
+    overlay(&mut fragment, &extreme.fragment);
     let asked = match request(&fragment) {
         Ok(request) => set.judge(&NAMES.map(str::to_owned), &request).opinions,
         Err(_) => Vec::new(),
@@ -62,7 +69,19 @@ fn answer(set: &PolicySet, extreme: Extreme) -> Answer {
         [one, other] => (fault(one, other), one.fuel.max(other.fuel)),
         _ => (None, 0),
     };
-    Answer { name, fragment, fault, fuel }
+    Answer { name: extreme.name.clone(), fragment, fault, fuel }
+}
+
+/// Lays a fragment over another: members replace members, objects merge.
+fn overlay(under: &mut Value, over: &Value) {
+    match (under, over) {
+        (Value::Object(members), Value::Object(changes)) => {
+            changes
+                .iter()
+                .for_each(|(key, change)| overlay(members.entry(key.as_str()).or_insert(Value::Null), change));
+        }
+        (under, over) => under.clone_from(over),
+    }
 }
 
 fn fault(one: &Opinion, other: &Opinion) -> Option<Fault> {
@@ -77,7 +96,7 @@ fn fault(one: &Opinion, other: &Opinion) -> Option<Fault> {
         Err(failure) => failure.message.clone(),
     };
     Some(Fault {
-        code: "not-deterministic",
+        code: NOT_DETERMINISTIC,
         message: format!("two fresh instances answered one request in two ways: {} and {}", says(one), says(other)),
         advice: "its answer depends on randomness, often through the order of a hash map; sort, or use an ordered map",
     })
@@ -112,11 +131,11 @@ fn battery() -> Vec<Extreme> {
     };
     let host = ["a", "b", "c", "d"].map(|label| label.repeat(62)).join(".");
     let tally = json!({ "count": u32::MAX, "value": MOST });
-    let extreme = |name: &'static str, fragment: Value| Extreme { name, fragment };
-    vec![
+    let extreme = |name: &str, fragment: Value| Extreme { name: name.to_owned(), fragment };
+    let mut battery = vec![
         extreme("an ordinary request", json!({})),
         extreme("every option empty, every list empty", nothing()),
-        extreme("every option filled, everybody with the longest name", everything(&name)),
+        extreme("everybody with the longest name", everything(&name)),
         extreme("1 KiB in every text that others write", words(&long)),
         extreme("unicode, control and direction characters in every text that others write", words(unicode)),
         extreme("every text that others write empty", words("")),
@@ -176,7 +195,29 @@ fn battery() -> Vec<Extreme> {
                 "seller": { "pay-to": &long },
             }),
         ),
-    ]
+    ];
+    battery.extend(empty_one_by_one());
+    battery
+}
+
+/// Each option and each list empty on its own.
+fn empty_one_by_one() -> impl Iterator<Item = Extreme> {
+    let nothing = nothing();
+    let sections = nothing.as_object().into_iter().flatten().map(|(name, part)| (name.clone(), part.clone()));
+    let alone: Vec<(String, Value)> = sections
+        .flat_map(|(section, part)| match part {
+            Value::Object(fields) => fields
+                .into_iter()
+                .map(|(field, empty)| {
+                    let mut inner = Map::new();
+                    inner.insert(field.clone(), empty);
+                    (format!("{section}.{field}"), json!({ section.as_str(): inner }))
+                })
+                .collect(),
+            empty => vec![(section.clone(), json!({ section.as_str(): empty }))],
+        })
+        .collect();
+    alone.into_iter().map(|(path, fragment)| Extreme { name: format!("{path} empty"), fragment })
 }
 
 fn nothing() -> Value {
@@ -185,13 +226,17 @@ fn nothing() -> Value {
             "user": null, "workspace": null, "roles": [], "session": null,
             "client": null, "project": null, "task": null,
         },
+        "purchase": {
+            "query-digest": null, "body-digest": null, "description": null, "media-type": null, "category": null,
+        },
         "seller": { "host-first-paid": null, "pay-to-first-paid": null, "last-price": null },
         "claims": [],
         "facts": [],
     })
 }
 
-fn everything(name: &str) -> Value {
+/// Every option filled.
+pub(super) fn everything(name: &str) -> Value {
     json!({
         "principal": {
             "agent": name, "user": name, "workspace": name, "roles": [name],
@@ -213,8 +258,16 @@ mod tests {
 
     #[test]
     fn every_extreme_is_a_request() {
-        for extreme in battery() {
-            request(&extreme.fragment).unwrap_or_else(|e| panic!("{}: {e}", extreme.name));
+        for base in [json!({}), everything("acme")] {
+            for extreme in battery() {
+                let mut fragment = base.clone();
+                overlay(&mut fragment, &extreme.fragment);
+                request(&fragment).unwrap_or_else(|e| panic!("{}: {e}", extreme.name));
+            }
+        }
+        let names: Vec<String> = battery().into_iter().map(|extreme| extreme.name).collect();
+        for alone in ["principal.roles empty", "seller.last-price empty", "facts empty"] {
+            assert!(names.iter().any(|name| name == alone), "{alone}");
         }
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn run(args: &New) -> Outcome {
     let mut files: Vec<(String, String)> = Vec::new();
     files.extend(template.iter().map(|(path, text)| (template::fill(path, name), template::fill(text, name))));
     if template::needs_sdk(template) {
-        files.extend(template::sdk());
+        let template_has = |path: &str| template.iter().any(|(own, _)| *own == path);
+        files.extend(template::sdk().into_iter().filter(|(path, _)| !template_has(path)));
     }
     if !files.iter().any(|(path, _)| path == WIT.0) {
         files.push((WIT.0.to_owned(), WIT.1.to_owned()));

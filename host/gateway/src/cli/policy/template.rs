@@ -13,6 +13,8 @@ static TEMPLATES: &[(&str, &[File])] = include!(concat!(env!("OUT_DIR"), "/templ
 static SDK: &[File] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 /// The workspace whose versions and lints the SDK inherits.
 const WORKSPACE: &str = include_str!("../../../../../Cargo.toml");
+/// The versions the SDK is known to work with; the first build drops what a policy does not need.
+const LOCK: &str = include_str!("../../../../../Cargo.lock");
 /// The contract.
 pub(super) const WIT: File = ("wit/policy.wit", include_str!("../../../../../wit/v0.1/policy.wit"));
 
@@ -88,7 +90,8 @@ pub(super) fn needs_sdk(files: &[File]) -> bool {
     files.iter().any(|(_, text)| text.contains("{{sdk}}"))
 }
 
-/// The SDK as a project carries it: with a workspace of its own, since its manifests inherit from one.
+/// The SDK as a project carries it: with a workspace of its own, since its manifests inherit from one, and
+/// the versions it was tested with.
 pub(super) fn sdk() -> Vec<(String, String)> {
     let members = WORKSPACE.lines().map(|line| {
         if line.starts_with("members = ") {
@@ -101,7 +104,8 @@ pub(super) fn sdk() -> Vec<(String, String)> {
     });
     let workspace = members.collect::<Vec<_>>().join("\n") + "\n";
     let files = SDK.iter().map(|(path, text)| (format!("{SDK_FOLDER}/{path}"), (*text).to_owned()));
-    std::iter::once((format!("{SDK_FOLDER}/Cargo.toml"), workspace)).chain(files).collect()
+    let own = [(format!("{SDK_FOLDER}/Cargo.toml"), workspace), ("Cargo.lock".to_owned(), LOCK.to_owned())];
+    own.into_iter().chain(files).collect()
 }
 
 #[cfg(test)]
