@@ -255,17 +255,19 @@ fn what_cannot_be_done_is_said_with_what_to_do() {
     check(&["test", "a.wasm"], &["a core module, not a component"]);
     check(&["bench", "builtin:spend-caps", "--seconds", "0"], &["--seconds 0"]);
 
-    let recipe = |build: &str, output: &str, tool: &str| {
-        let tools = json!([{ "name": tool, "get": "brew it yourself" }]);
-        desk.put("taken/template.json", &json!({ "build": [build], "output": output, "tools": tools }));
+    let recipe = |build: &str, tool: &str| {
+        desk.put(
+            "taken/template.json",
+            &json!({ "build": ["sh", "-c", build], "output": "out.wasm", "tools": [tool] }),
+        );
     };
-    recipe("true", "out.wasm", "no-such-tool-here");
-    check(&["build", "taken"], &["needs what is not here: no-such-tool-here", "brew it yourself"]);
-    recipe("exit 7", "out.wasm", "sh");
-    check(&["build", "taken"], &["`exit 7` failed", "7"]);
-    recipe("true", "out.wasm", "sh");
+    recipe("true", "no-such-tool-here");
+    check(&["build", "taken"], &["needs what is not here: no-such-tool-here", "put it in PATH"]);
+    recipe("exit 7", "sh");
+    check(&["build", "taken"], &["`sh -c exit 7` failed", "7"]);
+    recipe("true", "sh");
     check(&["build", "taken"], &["left no taken/out.wasm", "`output`"]);
-    recipe("printf x > out.wasm", "out.wasm", "sh");
+    recipe("printf x > out.wasm", "sh");
     desk.good(&["build", "taken"]);
     assert_eq!(fs::read(desk.path("taken/policy.wasm")).unwrap(), b"x");
 }

@@ -13,6 +13,8 @@ use crate::request::{complete, ordinary};
 
 /// Largest file.
 const MAX_BYTES: usize = 4 << 20;
+/// Most requests of one file: a gateway runs them all before a policy may serve.
+const MAX_REQUESTS: u64 = 100_000;
 
 /// The cases of one policy.
 #[derive(Clone, Debug)]
@@ -160,6 +162,11 @@ impl Cases {
             file.properties.into_iter().enumerate().map(|(i, p)| read_property(i, p)).collect::<Result<_, _>>()?;
         if cases.is_empty() && properties.is_empty() {
             return Err(CasesError::new("", "a file of cases without a case; add one to `cases` or `properties`"));
+        }
+        let requests: u64 = properties.iter().map(|p| u64::from(p.samples)).sum();
+        if requests > MAX_REQUESTS {
+            let message = format!("{requests} samples over all properties, at most {MAX_REQUESTS}");
+            return Err(CasesError::new("", message));
         }
         let mut names = BTreeSet::new();
         for name in cases.iter().map(|c| &c.name).chain(properties.iter().map(|p| &p.name)) {

@@ -158,7 +158,8 @@ impl Codes {
 }
 
 impl Cases {
-    /// Runs everything. `given` are the settings of cases that name none.
+    /// Runs everything. `given` are the settings of cases that name none; with them, which codes are given
+    /// depends on somebody else's settings, so that `codes` is not held against anybody.
     #[must_use]
     pub fn run(&self, subject: &dyn Subject, given: Option<&Value>) -> Report {
         let default = self.settings(given);
@@ -174,18 +175,21 @@ impl Cases {
             let configured = subject.configure(property.settings.as_ref().unwrap_or(&default));
             outcomes.push(run_property(property, configured, &mut codes));
         }
-        self.report(outcomes, codes.0)
+        let listed = self.codes.as_ref().filter(|_| given.is_none());
+        Report::new(outcomes, codes.0, listed)
     }
+}
 
-    fn report(&self, outcomes: Vec<Outcome>, mut codes: BTreeMap<String, u64>) -> Report {
+impl Report {
+    fn new(outcomes: Vec<Outcome>, mut codes: BTreeMap<String, u64>, listed: Option<&BTreeSet<String>>) -> Self {
         let (mut missing, mut unlisted) = (Vec::new(), Vec::new());
-        if let Some(listed) = &self.codes {
+        if let Some(listed) = listed {
             let seen: BTreeSet<String> = codes.keys().cloned().collect();
             missing = listed.difference(&seen).cloned().collect();
             unlisted = seen.difference(listed).cloned().collect();
             codes.extend(missing.iter().map(|code| (code.clone(), 0)));
         }
-        Report { outcomes, codes, missing, unlisted }
+        Self { outcomes, codes, missing, unlisted }
     }
 }
 

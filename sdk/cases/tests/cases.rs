@@ -189,6 +189,9 @@ fn codes_that_no_case_gives_and_codes_nobody_listed_fail() {
     let unlisted = report(json!(["a"]));
     assert_eq!((unlisted.unlisted.as_slice(), unlisted.passed()), (&["b".to_owned()][..], false));
     assert!(unlisted.to_string().contains("does not list b"));
+    let document = json!({ "codes": ["c"], "cases": [{ "name": "one", "expect": full_expectation() }] });
+    let given = Cases::parse(&document.to_string()).unwrap().run(&Script(full), Some(&json!({})));
+    assert!(given.passed(), "under an operator's settings other codes may be given: {given}");
 }
 
 /// Allows up to 1,000,000 for a client, with a hold of the value; a bug allows 777,777 for anybody and
@@ -414,6 +417,10 @@ fn files_that_say_nothing_sensible_are_refused_with_the_place() {
         "there is no field",
     );
     check(of(json!({ "never": null })), "property `p`", "`never` or `always`");
+    let many: Vec<Value> = (0..11)
+        .map(|n| json!({ "name": n.to_string(), "samples": 10_000, "vary": { "at": { "to": 9 } }, "never": { "verdict": "allow" } }))
+        .collect();
+    check(json!({ "properties": many }), "", "110000 samples over all properties, at most 100000");
     check(of(json!({ "samples": 0 })), "property `p`, samples", "outside 1 to 10000");
     assert!(Cases::parse("{").unwrap_err().message.starts_with("not JSON"));
     assert!(Cases::parse("cases = ").unwrap_err().message.starts_with("not TOML"));

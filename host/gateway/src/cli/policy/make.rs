@@ -9,6 +9,9 @@ use serde_json::json;
 use super::template::{MODULE, RECIPE, Recipe};
 use crate::cli::{Failure, Outcome, say, say_error};
 
+/// What Rust compiles policies for.
+const TARGET: &str = "wasm32-wasip2";
+
 /// Build a policy's project to `policy.wasm`.
 #[derive(Args)]
 pub(in crate::cli) struct Build {
@@ -23,21 +26,20 @@ pub(in crate::cli) struct Build {
 pub(super) fn run(args: &Build) -> Outcome {
     let folder = args.path.as_path();
     let recipe = recipe(folder)?;
-    let missing: Vec<_> = recipe.tools.iter().filter(|tool| !has(folder, tool.check.as_deref(), &tool.name)).collect();
+    let missing: Vec<&str> = recipe.tools.iter().map(String::as_str).filter(|tool| !is_there(tool)).collect();
     if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|tool| tool.name.as_str()).collect();
-        let ways: Vec<&str> = missing.iter().map(|tool| tool.get.as_str()).collect();
-        let what = format!("building {} needs what is not here: {}", folder.display(), names.join(", "));
+        let ways: Vec<String> = missing.iter().map(|tool| how_to_get(tool)).collect();
+        let what = format!("building {} needs what is not here: {}", folder.display(), missing.join(", "));
         return Err(Failure::new(what).hint(ways.join("; ")));
     }
-    for line in &recipe.build {
-        say_error(line);
-        let status = shell(folder, line).stdout(std::io::stderr()).status();
-        let status = status.map_err(|e| Failure::new(format!("sh: {e}")))?;
-        if !status.success() {
-            return Err(Failure::new(format!("`{line}` failed ({status})")).hint("what it said is above"));
-        }
+    if recipe.tools.iter().any(|tool| tool == "cargo") && !has_target() {
+        return Err(Failure::new(format!(
+            "building {} needs Rust's target {TARGET}, which is not here",
+            folder.display()
+        ))
+        .hint(format!("rustup target add {TARGET}")));
     }
+    build(folder, &recipe.build)?;
     let (output, module) = (folder.join(&recipe.output), folder.join(MODULE));
     let none = |e: std::io::Error| {
         Failure::new(format!("the build left no {}: {e}", output.display()))
@@ -76,15 +78,46 @@ fn recipe(folder: &Path) -> Result<Recipe, Failure> {
     Recipe::rust(name.ok_or_else(|| Failure::new(format!("{}: no package", manifest.display())))?)
 }
 
-fn has(folder: &Path, check: Option<&str>, name: &str) -> bool {
-    let default = format!("command -v '{}'", name.replace('\'', ""));
-    let mut command = shell(folder, check.unwrap_or(&default));
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+fn build(folder: &Path, words: &[String]) -> Outcome {
+    let line = words.join(" ");
+    let (program, arguments) = words.split_first().ok_or_else(|| {
+        Failure::new(format!("{} does not say how to build", folder.join(RECIPE).display()))
+            .hint("name a command and its arguments in `build`")
+    })?;
+    say_error(&line);
+    let mut command = Command::new(program);
+    // What the build says is for people; standard output is for what was asked.
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().map_err(|e| Failure::new(format!("{program}: {e}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("`{line}` failed ({status})")).hint("what it said is above"))
 }
 
-/// A shell command in the project, whose output goes where its recipe says.
-fn shell(folder: &Path, line: &str) -> Command {
+/// Whether a program is in PATH.
+fn is_there(program: &str) -> bool {
     let mut command = Command::new("sh");
-    command.args(["-c", line]).current_dir(folder).stdin(Stdio::null());
-    command
+    command.args(["-c", "command -v \"$1\"", "sh", program]);
+    succeeds(&mut command)
+}
+
+/// Whether Rust can compile components.
+fn has_target() -> bool {
+    let mut command = Command::new("sh");
+    succeeds(command.args(["-c", "test -d \"$(rustc --print target-libdir --target \"$1\")\"", "sh", TARGET]))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn how_to_get(tool: &str) -> String {
+    match tool {
+        "cargo" | "rustc" | "rustup" => "install Rust: https://rustup.rs".to_owned(),
+        "python3" => "install Python 3: https://www.python.org".to_owned(),
+        "node" | "npm" => "install Node.js: https://nodejs.org".to_owned(),
+        other => format!("install `{other}` and put it in PATH"),
+    }
 }

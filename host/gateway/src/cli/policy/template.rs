@@ -29,25 +29,13 @@ const SDK_FOLDER: &str = "countersign";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Recipe {
-    /// Commands for a shell in the project's folder, one after the other.
+    /// A command and its arguments, run in the project's folder.
     pub(super) build: Vec<String>,
-    /// The component they leave behind.
+    /// The component it leaves behind.
     pub(super) output: String,
-    /// What they need.
+    /// The programs it needs.
     #[serde(default)]
-    pub(super) tools: Vec<Tool>,
-}
-
-/// Something a build needs.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tool {
-    /// What it is called, for a shell or for people.
-    pub(super) name: String,
-    /// A command that succeeds if it is there; `command -v NAME` if none is given.
-    pub(super) check: Option<String>,
-    /// How to get it.
-    pub(super) get: String,
+    pub(super) tools: Vec<String>,
 }
 
 impl Recipe {
