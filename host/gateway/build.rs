@@ -37,7 +37,7 @@ fn build() -> Result<(), String> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     let root = manifest.ancestors().nth(2).ok_or("the workspace root is not two folders up")?;
-    for watched in ["plugins", "sdk/rust/src", "sdk/rust/Cargo.toml", "wit"] {
+    for watched in ["plugins", "sdk", "wit", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     require_target(&variable("RUSTC")?)?;
@@ -48,7 +48,10 @@ fn build() -> Result<(), String> {
     compile(&cargo, root, ".", &selected, &target_dir)?;
     compile(&cargo, root, "plugins/text", &[], &target_dir)?;
     let built = target_dir.join(TARGET).join("policy");
-    embed(&built, &out)
+    embed(&built, root, &out)?;
+    let templates = templates(&root.join("sdk/templates"))?;
+    fs::write(out.join("templates.rs"), templates).map_err(|e| format!("{}: {e}", out.display()))?;
+    fs::write(out.join("sdk.rs"), sdk(root)?).map_err(|e| format!("{}: {e}", out.display()))
 }
 
 fn require_target(rustc: &str) -> Result<(), String> {
@@ -80,12 +83,53 @@ fn compile(cargo: &str, root: &Path, workspace: &str, selected: &[&str], target_
     if status.success() { Ok(()) } else { Err("the standard policies do not compile; see above".to_owned()) }
 }
 
-fn embed(built: &Path, out: &Path) -> Result<(), String> {
+fn embed(built: &Path, root: &Path, out: &Path) -> Result<(), String> {
     let mut table = String::from("&[\n");
     for &policy in POLICIES.iter().chain(TEXT_POLICIES) {
         let module = built.join(format!("{}.wasm", policy.replace('-', "_")));
-        table.push_str(&format!("    ({policy:?}, include_bytes!({:?})),\n", module.display().to_string()));
+        let cases = root.join("plugins").join(policy).join("cases.json");
+        let (module, cases) = (module.display().to_string(), cases.display().to_string());
+        table.push_str(&format!("    ({policy:?}, include_bytes!({module:?}), include_str!({cases:?})),\n"));
     }
     table.push_str("]\n");
     fs::write(out.join("builtin.rs"), table).map_err(|e| format!("{}: {e}", out.display()))
+}
+
+/// `&[(language, &[(path, text)])]`: what `policy new` writes.
+fn templates(folder: &Path) -> Result<String, String> {
+    let mut table = String::from("&[\n");
+    for language in list(folder)?.iter().filter(|path| path.is_dir()) {
+        let name = language.file_name().unwrap_or_default().to_string_lossy();
+        table.push_str(&format!("    ({name:?}, {}),\n", files(language, std::slice::from_ref(language))?));
+    }
+    Ok(table + "]\n")
+}
+
+/// `&[(path, text)]`: the SDK and the contract as a workspace of their own, laid out as they are here.
+fn sdk(root: &Path) -> Result<String, String> {
+    let parts = ["sdk/cases/Cargo.toml", "sdk/cases/src", "sdk/rust/Cargo.toml", "sdk/rust/src", "wit"];
+    files(root, &parts.map(|part| root.join(part)))
+}
+
+/// Every file at or below `from` under its path in `base`, in order.
+fn files(base: &Path, from: &[PathBuf]) -> Result<String, String> {
+    let mut table = String::from("&[");
+    let mut left: Vec<PathBuf> = from.iter().rev().cloned().collect();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(list(&path)?.into_iter().rev());
+            continue;
+        }
+        let name = path.strip_prefix(base).map_err(|e| e.to_string())?.display().to_string();
+        table.push_str(&format!("({name:?}, include_str!({:?})), ", path.display().to_string()));
+    }
+    Ok(table + "]")
+}
+
+/// What a folder holds, sorted.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
+    let mut paths: Vec<PathBuf> = entries.map_err(|e| format!("{}: {e}", folder.display()))?;
+    paths.sort();
+    Ok(paths)
 }

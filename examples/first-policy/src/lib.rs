@@ -42,6 +42,9 @@ impl Policy for ClientDay {
         let Some(client) = &request.principal.client else {
             return Ok(Decision::deny("no-client", "spending must be for a client"));
         };
+        if request.value() == Money::ZERO {
+            return Ok(Decision::deny("zero-value", "the payment is worth nothing, so no cap applies to it"));
+        }
         log::debug(format!("charging {client}"));
         let budget = format!("client/{client}");
         Ok(Decision::allow().hold(Hold::micros(budget, Window::day("UTC"), self.limit, request.value())))

@@ -31,6 +31,7 @@ mod artifacts;
 mod audit;
 mod bindings;
 mod cache;
+pub mod cases;
 mod compiled;
 mod compiler;
 mod config;

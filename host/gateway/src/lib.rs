@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builtin;
+pub mod casefile;
 pub mod chain;
 pub mod cli;
 pub mod clock;

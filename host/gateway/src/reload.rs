@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::builtin;
+use crate::casefile::CaseFile;
 use crate::config::permissions::{Kind, check_private};
 use crate::config::{Config, ConfigError, Environment, Module, PolicyConfig};
 use crate::state::{Gateway, Snapshot};
@@ -289,11 +290,11 @@ impl Reloader {
         })
     }
 
-    /// Every file whose change means an edit: the configuration and the modules.
+    /// Every file whose change means an edit: the configuration, the modules and their cases.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let live = self.gateway.live.load();
-        std::iter::once(self.path.clone()).chain(module_files(&live.config)).collect()
+        std::iter::once(self.path.clone()).chain(policy_files(&live.config)).collect()
     }
 }
 
@@ -323,10 +324,13 @@ fn refused(stage: &str, policy: &str, message: impl Into<String>) -> Refused {
     Refused { stage: stage.to_owned(), policy: policy.to_owned(), message: message.into() }
 }
 
-fn module_files(config: &Config) -> impl Iterator<Item = PathBuf> {
-    config.policies.values().filter_map(|p| match &p.module {
-        Module::File(path) => Some(path.clone()),
-        Module::Builtin(_) => None,
+fn policy_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    config.policies.values().flat_map(|p| {
+        let module = match &p.module {
+            Module::File(path) => Some(path.clone()),
+            Module::Builtin(_) => None,
+        };
+        module.into_iter().chain(p.case_files())
     })
 }
 
@@ -381,8 +385,20 @@ fn spec(name: &str, policy: &PolicyConfig) -> Result<PolicySpec, Refused> {
         deadline_ms: policy.deadline_ms,
         claims: policy.claims,
         settings: policy.settings.clone(),
+        cases: read_cases(policy).map_err(fail)?.map(Into::into),
         ..PolicySpec::new(name, module)
     })
+}
+
+/// The policy's own cases, which it must pass before it serves.
+fn read_cases(policy: &PolicyConfig) -> Result<Option<String>, String> {
+    let found = match &policy.cases {
+        Some(named) => Some(CaseFile::read(named)?),
+        None => CaseFile::find(&policy.case_files())?,
+    };
+    let Some(found) = found else { return Ok(None) };
+    check_private(&found.path, Kind::Policy).map_err(|e| e.to_string())?;
+    Ok(Some(found.text))
 }
 
 fn read_module(path: &Path) -> Result<Vec<u8>, String> {
@@ -398,7 +414,7 @@ fn read_module(path: &Path) -> Result<Vec<u8>, String> {
 #[must_use]
 pub fn digest(path: &Path, config: &Config) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for file in std::iter::once(path.to_path_buf()).chain(module_files(config)) {
+    for file in std::iter::once(path.to_path_buf()).chain(policy_files(config)) {
         hash.update(file.as_os_str().as_encoded_bytes());
         // A file that is not there is not an empty file.
         match std::fs::read(&file) {

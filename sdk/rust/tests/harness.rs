@@ -98,21 +98,32 @@ fn assertions_can_fail() {
 fn cases_can_fail() {
     let case = |rest: &str| format!(r#"{{"cases":[{{"name":"one","settings":{{"answer":"deny"}},{rest}}}]}}"#);
     run_cases::<Scripted>(&case(r#""expect":{"verdict":"deny","reasons":["no"]}"#));
+    run_cases::<Scripted>(r#"{"settings":{"answer":"error"},"cases":[{"name":"one","expect":{"error":"of order"}}]}"#);
+    let never = |answer: &str| {
+        format!(
+            r#"{{"settings":{{"answer":"{answer}"}},"properties":[{{"name":"never allows",
+                "vary":{{"payment.value":{{"to":9}}}},"never":{{"verdict":"allow"}}}}]}}"#
+        )
+    };
+    run_cases::<Scripted>(&never("deny"));
     for (file, message) in [
-        (case(r#""expect":{"verdict":"allow"}"#), "one: got Decision"),
-        (case(r#""expect":{"verdict":"deny"}"#), "one: got Decision"),
-        (case(r#""expect":{"problems":[""]}"#), "one: the settings were accepted"),
-        (case(r#""expect":{"reasons":["no"]}"#), "one: expect one of"),
-        (case(r#""expect":{"verdict":"deny","reason":["no"]}"#), "/cases/0/expect/reason: unknown key"),
+        (case(r#""expect":{"verdict":"allow"}"#), r#"one: verdict: expected "allow", got "deny""#),
+        (case(r#""expect":{"verdict":"deny"}"#), r#"one: reasons: expected [], got ["no"]"#),
+        (case(r#""expect":{"problems":[""]}"#), "the settings were accepted"),
+        (case(r#""expect":{"error":"no"}"#), "one: error: expected"),
+        (case(r#""expect":{"reasons":["no"]}"#), "case `one`, expect: expect one of"),
+        (case(r#""expect":{"verdict":"deny","reason":["no"]}"#), "case `one`, expect: unknown field `reason`"),
         (
             case(r#""request":{"purchase":{"hots":"x"}},"expect":{"verdict":"deny"}"#),
-            "one: request/purchase/hots: unknown key",
+            "case `one`: request/purchase/hots: unknown key",
         ),
         (
-            case(r#""settings":{},"expect":{"verdict":"deny"}"#),
-            "one: the settings were refused: : `answer` is required",
+            case(r#""expect":{"verdict":"deny"}"#).replace(r#"{"answer":"deny"}"#, "{}"),
+            "one: settings: expected \"accepted\", got [\": `answer` is required\"]",
         ),
         (r#"{"cases":[]}"#.to_owned(), "without a case"),
+        (never("allow"), r#"never allows: answer: expected {"never":{"verdict":"allow"}}, got {"#),
+        (never("error"), "never allows: answer: expected \"a decision\", got \"evaluate: out of order\"; asked {}"),
     ] {
         let panic = std::panic::catch_unwind(|| run_cases::<Scripted>(&file)).unwrap_err();
         let text = panic

@@ -36,7 +36,7 @@ pub use environment::{Environment, Secret};
 pub use error::ConfigError;
 pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
-pub use policies::{Module, PolicyConfig};
+pub use policies::{Module, PolicyConfig, cases_beside};
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Tls};
 pub use wallets::{WalletConfig, WalletKind};
 

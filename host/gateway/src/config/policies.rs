@@ -1,6 +1,6 @@
 //! `[policy.NAME]`: which modules judge, and with what settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use countersign_core::budget::HOST;
 use countersign_core::json;
@@ -27,6 +27,8 @@ pub struct PolicyConfig {
     pub tell_agent: bool,
     /// Its settings as canonical JSON: an object with sorted keys.
     pub settings: String,
+    /// Its file of cases, if it is not beside the module.
+    pub cases: Option<PathBuf>,
 }
 
 /// Where a module is.
@@ -38,7 +40,7 @@ pub enum Module {
     File(PathBuf),
 }
 
-const KEYS: &[&str] = &["module", "sha256", "mode", "deadline-ms", "claims", "tell-agent", "settings"];
+const KEYS: &[&str] = &["module", "sha256", "mode", "deadline-ms", "claims", "tell-agent", "settings", "cases"];
 const DEADLINE_MS: u32 = 50;
 const MAX_DEADLINE_MS: u32 = 5_000;
 /// Beyond this, languages whose only numbers are doubles read another number.
@@ -61,8 +63,25 @@ impl PolicyConfig {
             claims: table.take("claims").map(|i| i.bool()).transpose()?.unwrap_or(false),
             tell_agent: table.take("tell-agent").map(|i| i.bool()).transpose()?.unwrap_or(false),
             settings: settings.unwrap_or_else(|| "{}".to_owned()),
+            cases: table.take("cases").map(|i| i.path()).transpose()?,
         })
     }
+
+    /// Where its cases may be: where `cases` says, else beside its module. Builtins have passed theirs.
+    #[must_use]
+    pub fn case_files(&self) -> Vec<PathBuf> {
+        match (&self.cases, &self.module) {
+            (Some(named), _) => vec![named.clone()],
+            (None, Module::File(module)) => cases_beside(module).to_vec(),
+            (None, Module::Builtin(_)) => Vec::new(),
+        }
+    }
+}
+
+/// The files that are a module's cases if they are there: `X.cases.json` or `X.cases.toml` beside `X.wasm`.
+#[must_use]
+pub fn cases_beside(module: &Path) -> [PathBuf; 2] {
+    ["cases.json", "cases.toml"].map(|extension| module.with_extension(extension))
 }
 
 /// A policy's name. Its budgets carry it, so it must not be the name that the host's own carry.

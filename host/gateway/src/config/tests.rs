@@ -72,6 +72,7 @@ mode = "enforce"
 deadline-ms = 60
 claims = true
 tell-agent = true
+cases = "rules/vendors.toml"
 [policy.vendors.settings]
 hosts = ["api.example.com", "*.data.example", "localhost:*"]
 
@@ -178,7 +179,10 @@ fn every_key_of_the_contract_is_read() {
         (Mode::Enforce, 60, true, true)
     );
     assert_eq!(vendors.settings, r#"{"hosts":["api.example.com","*.data.example","localhost:*"]}"#);
+    assert_eq!(vendors.case_files(), [Path::new("/srv/gateway/rules/vendors.toml")]);
     let caps = &config.policies["caps"];
+    let beside = ["/srv/gateway/modules/caps.cases.json", "/srv/gateway/modules/caps.cases.toml"];
+    assert_eq!(caps.case_files(), beside.map(Path::new));
     assert_eq!(caps.module, Module::File("/srv/gateway/modules/caps.wasm".into()));
     assert_eq!((caps.mode, caps.deadline_ms, caps.claims, caps.tell_agent), (Mode::Enforce, 50, false, false));
     assert_eq!(caps.settings, r#"{"nested":{"a":-2,"b":[1,true]},"per-payment":"1.00"}"#);

@@ -1,107 +1,52 @@
-//! A policy's `cases.json`: what it answers, as data that other tools can run too.
+//! A policy's file of cases, run on native code.
 
-use serde::Deserialize;
+use countersign_cases::{Cases, CasesError, Decision, Judge, Refusal, Report, Subject};
 use serde_json::Value;
 
-use super::harness::{Harness, Outcome, list};
-use super::request::request;
-use crate::settings;
-use crate::{Hold, Obligation, Policy, ReviewTerms, Verdict};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Case {
-    name: String,
-    settings: Value,
-    /// Over the ordinary request; see `RequestBuilder::merge`.
-    #[serde(default)]
-    request: Option<Value>,
-    expect: Expect,
-}
-
-/// Exactly one of `verdict`, `error` and `problems`.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Expect {
-    verdict: Option<Verdict>,
-    /// Reason codes: these, in this order.
-    #[serde(default)]
-    reasons: Vec<String>,
-    /// These, in this order.
-    #[serde(default)]
-    holds: Vec<Hold>,
-    review: Option<ReviewTerms>,
-    #[serde(default)]
-    obligations: Vec<Obligation>,
-    /// Part of the error that `evaluate` answers.
-    error: Option<String>,
-    /// The paths of the problems that `configure` answers.
-    problems: Option<Vec<String>>,
-}
+use super::harness::Harness;
+use super::request::read;
+use crate::Policy;
 
 /// Runs the cases of a policy. The format is in `docs/policies.md`.
 ///
 /// # Panics
-/// If the file is not one of cases, or with every case that came out differently.
+/// If the file is not one of cases, or with everything that came out differently.
 #[track_caller]
 pub fn run_cases<P: Policy>(file: &str) {
-    let cases = match settings::parse::<File>(file) {
-        Ok(file) => file.cases,
-        Err(problems) => panic!("not a file of cases: {}", list(&problems)),
+    let report = match try_cases::<P>(file) {
+        Ok(report) => report,
+        Err(error) => panic!("not a file of cases: {error}"),
     };
-    assert!(!cases.is_empty(), "a file of cases without a case");
-    let failures: Vec<String> =
-        cases.iter().filter_map(|case| run::<P>(case).err().map(|why| format!("  {}: {why}", case.name))).collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {} cases of {} failed:\n{}",
-        failures.len(),
-        cases.len(),
-        P::NAME,
-        failures.join("\n")
-    );
+    assert!(report.passed(), "cases of {} failed:\n{report}", P::NAME);
 }
 
-fn run<P: Policy>(case: &Case) -> Result<(), String> {
-    let expect = &case.expect;
-    let asked = [expect.verdict.is_some(), expect.error.is_some(), expect.problems.is_some()];
-    if asked.into_iter().filter(|asked| *asked).count() != 1 {
-        return Err("expect one of `verdict`, `error`, `problems`".to_owned());
-    }
-    let harness = match (Harness::<P>::try_new(&case.settings), &expect.problems) {
-        (Ok(harness), None) => harness,
-        (Ok(_), Some(_)) => return Err("the settings were accepted".to_owned()),
-        (Err(problems), None) => {
-            return Err(format!("the settings were refused: {}", list(&problems)));
-        }
-        (Err(problems), Some(paths)) => {
-            let found = problems.iter().map(|problem| &problem.path);
-            return if found.eq(paths) { Ok(()) } else { Err(list(&problems)) };
-        }
-    };
-    let request = match &case.request {
-        Some(fragment) => request().merge(fragment)?,
-        None => request(),
-    };
-    compare(expect, &harness.evaluate(&request))
+/// Runs the cases of a policy and tells what came of them.
+///
+/// # Errors
+/// If the file is not one of cases.
+pub fn try_cases<P: Policy>(file: &str) -> Result<Report, CasesError> {
+    Ok(Cases::parse(file)?.run(&Native::<P>(std::marker::PhantomData), None))
 }
 
-fn compare(expect: &Expect, outcome: &Outcome) -> Result<(), String> {
-    if let Some(error) = outcome.error() {
-        let expected = expect.error.as_deref().is_some_and(|part| error.contains(part));
-        return if expected { Ok(()) } else { Err(format!("evaluate failed: {error}")) };
+struct Native<P>(std::marker::PhantomData<P>);
+
+impl<P: Policy> Subject for Native<P> {
+    fn configure(&self, settings: &Value) -> Result<Box<dyn Judge + '_>, Refusal> {
+        let problem = |p: crate::Problem| countersign_cases::Problem { path: p.path, message: p.message };
+        match Harness::<P>::try_new(settings) {
+            Ok(harness) => Ok(Box::new(harness)),
+            Err(problems) => Err(Refusal::Problems(problems.into_iter().map(problem).collect())),
+        }
     }
-    let decision = outcome.decision();
-    let same = expect.verdict == Some(decision.verdict)
-        && expect.reasons == outcome.codes()
-        && expect.holds == decision.holds
-        && expect.review == decision.review
-        && expect.obligations == decision.obligations;
-    if same { Ok(()) } else { Err(format!("got {decision:?}")) }
+}
+
+impl<P: Policy> Judge for Harness<P> {
+    fn judge(&self, request: &Value) -> Result<Decision, String> {
+        let outcome = self.evaluate(&read(request)?);
+        if let Some(error) = outcome.error() {
+            return Err(format!("evaluate: {error}"));
+        }
+        let answer = serde_json::to_value(outcome.decision()).map_err(|error| error.to_string())?;
+        serde_json::from_value(answer).map_err(|error| error.to_string())
+    }
 }

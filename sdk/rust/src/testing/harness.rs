@@ -309,7 +309,7 @@ fn is_kebab(code: &str) -> bool {
         && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-pub(super) fn list(problems: &[Problem]) -> String {
+fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
     lines.join("; ")
 }

@@ -29,7 +29,8 @@ mod cases;
 mod harness;
 mod request;
 
-pub use cases::run_cases;
+pub use cases::{run_cases, try_cases};
+pub use countersign_cases::{CasesError, Report};
 pub use harness::{Harness, Outcome, assert_schema_agrees, problems};
 pub use request::{RequestBuilder, request};
 pub use serde_json::json;

@@ -1,81 +1,29 @@
 //! An ordinary request, and how to make it less ordinary.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::settings;
-use crate::{Attribute, Commitment, History, Money, Payment, Principal, Purchase, Seller, SpendRequest, Tally};
-
-/// 2026-01-15 12:00:00 UTC.
-const NOON: u64 = 1_768_478_400_000;
-const DAY: u64 = 86_400_000;
+use crate::{Attribute, Commitment, Money, SpendRequest};
 
 /// An ordinary request: agent `scout` in workspace `research`, without a session, is about to buy
 /// `GET https://api.example.com/v1/quote` for 0.05 in USDC on Base Sepolia, by x402 `exact`, from a
-/// seller paid before at the same address. All counters are zero. It is the request that the cases
-/// of `cases.json` start from.
+/// seller paid before at the same address, on 2026-01-15 at 12:00 UTC. All counters are zero. It is the
+/// request that cases start from.
+///
+/// # Panics
+/// If this crate was put together from parts that do not fit.
 #[must_use]
 pub fn request() -> RequestBuilder {
-    let pay_to = "0x209693bc6afc0c5328ba36faf03c514ef312287c".to_owned();
-    let nothing = Tally { count: 0, value: 0 };
-    RequestBuilder(SpendRequest {
-        id: "decision-1".to_owned(),
-        purchase_id: "purchase-1".to_owned(),
-        at: NOON,
-        principal: Principal {
-            agent: "scout".to_owned(),
-            user: None,
-            workspace: Some("research".to_owned()),
-            roles: vec!["analyst".to_owned()],
-            session: None,
-            client: None,
-            project: None,
-            task: None,
-        },
-        purchase: Purchase {
-            method: "GET".to_owned(),
-            url: "https://api.example.com/v1/quote".to_owned(),
-            host: "api.example.com".to_owned(),
-            path: "/v1/quote".to_owned(),
-            query_digest: None,
-            body_digest: None,
-            observed: true,
-            description: None,
-            media_type: None,
-            category: None,
-        },
-        seller: Seller {
-            host: "api.example.com".to_owned(),
-            pay_to,
-            host_first_paid: Some(NOON - 30 * DAY),
-            pay_to_first_paid: Some(NOON - 30 * DAY),
-            pay_to_changed: false,
-            last_price: Some(50_000),
-            judged: 0,
-            useful: 0,
-        },
-        payment: Payment {
-            rail: "x402".to_owned(),
-            scheme: "exact".to_owned(),
-            commitment: Commitment::Fixed,
-            network: "eip155:84532".to_owned(),
-            asset: "0x036cbd53842c5426634e7929541ec2318f3dcf7e".to_owned(),
-            asset_symbol: "USDC".to_owned(),
-            asset_decimals: 6,
-            amount: "50000".to_owned(),
-            value: 50_000,
-            valid_for_seconds: 60,
-            wallet: "research".to_owned(),
-        },
-        history: History {
-            agent_hour: nothing,
-            agent_day: nothing,
-            session: nothing,
-            seller_day: nothing,
-            seller_lifetime: nothing,
-            repeats: 0,
-        },
-        claims: Vec::new(),
-        facts: Vec::new(),
+    match read(&countersign_cases::ordinary()) {
+        Ok(request) => RequestBuilder(request),
+        Err(why) => panic!("the ordinary request is none: {why}"),
+    }
+}
+
+pub(super) fn read(document: &Value) -> Result<SpendRequest, String> {
+    settings::from_value(document).map_err(|misfit| {
+        let problem = misfit.into_problem();
+        format!("request{}: {}", problem.path, problem.message)
     })
 }
 
@@ -302,37 +250,8 @@ impl RequestBuilder {
     /// # Errors
     /// Where and why the result is not a request.
     pub fn merge(self, fragment: &Value) -> Result<Self, String> {
-        let mut document = serde_json::to_value(&self.0).map_err(|error| error.to_string())?;
-        merge(&mut document, fragment);
-        let mut request: SpendRequest = settings::from_value(&document).map_err(|error| {
-            let problem = error.into_problem();
-            format!("request{}: {}", problem.path, problem.message)
-        })?;
-        let says = |section: &str, field: &str| fragment.get(section).is_some_and(|fields| fields.get(field).is_some());
-        if says("purchase", "host") && !says("seller", "host") {
-            request.seller.host.clone_from(&request.purchase.host);
-        }
-        if !says("purchase", "url") {
-            respell_url(&mut request);
-        }
-        if says("payment", "value") && !says("payment", "amount") {
-            respell_amount(&mut request);
-        }
-        Ok(Self(request))
-    }
-}
-
-fn merge(document: &mut Value, fragment: &Value) {
-    match (document, fragment) {
-        (Value::Object(members), Value::Object(changes)) => merge_members(members, changes),
-        (document, fragment) => document.clone_from(fragment),
-    }
-}
-
-fn merge_members(members: &mut Map<String, Value>, changes: &Map<String, Value>) {
-    for (key, change) in changes {
-        // A key that is not there is kept, so that reading the request refuses it by name.
-        merge(members.entry(key.as_str()).or_insert(Value::Null), change);
+        let document = serde_json::to_value(&self.0).map_err(|error| error.to_string())?;
+        read(&countersign_cases::complete(document, fragment)?).map(Self)
     }
 }
 
@@ -390,7 +309,7 @@ mod tests {
             (json!({ "payment": { "vlaue": 1 } }), "request/payment/vlaue: unknown key"),
             (json!({ "payment": { "value": "1" } }), "request/payment/value"),
             (json!({ "history": { "agent-day": { "cuont": 1 } } }), "request/history/agent-day/cuont"),
-            (json!({ "payment": { "commitment": "maybe" } }), "request/payment/commitment: unknown value"),
+            (json!({ "payment": { "commitment": "maybe" } }), "request/payment/commitment: expected `fixed`"),
         ] {
             let error = request().merge(&fragment).unwrap_err();
             assert!(error.starts_with(place), "{error}");
