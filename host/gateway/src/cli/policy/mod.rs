@@ -1,5 +1,7 @@
 //! `countersign policy`: the policies that serve, and modules that might.
 
+mod live;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +21,12 @@ use crate::config::Environment;
 pub(in crate::cli) enum Policy {
     /// The policies of the running gateway.
     List(Remote),
+    /// What served before, newest first.
+    Generations(Remote),
+    /// Let a module serve in place of a policy's file, until the file changes.
+    Activate(live::Activate),
+    /// Go back to the modules, settings and mandates of an earlier generation.
+    Rollback(live::Rollback),
     /// Whether a module would be loaded: imports, exports, description, settings.
     Check {
         /// The module, or builtin:NAME.
@@ -43,6 +51,9 @@ pub(in crate::cli) enum Policy {
 pub(in crate::cli) fn run(command: Policy, environment: &Environment) -> Outcome {
     match command {
         Policy::List(remote) => runtime()?.block_on(list(&remote, environment)),
+        Policy::Generations(remote) => runtime()?.block_on(live::generations(&remote, environment)),
+        Policy::Activate(command) => runtime()?.block_on(live::activate(&command, environment)),
+        Policy::Rollback(command) => runtime()?.block_on(live::rollback(&command, environment)),
         Policy::Check { module, settings, json } => check(&module, settings, json),
         Policy::Inspect { module, json } => {
             let bytes = read(&module)?;
@@ -62,7 +73,7 @@ async fn list(remote: &Remote, environment: &Environment) -> Outcome {
     let text = |pointer: &str| {
         answer.pointer(pointer).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
     };
-    say(format_args!("generation {} since {}", text("/generation"), text("/activated_at")));
+    say(live::serving(&answer));
     if answer.get("last_error").is_some_and(|e| !e.is_null()) {
         say(format_args!(
             "last error: {} {}: {}",
