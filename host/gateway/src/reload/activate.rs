@@ -43,12 +43,31 @@ impl Reloader {
             return Ok(live);
         }
         let specs: Vec<PolicySpec> = candidate.parts.iter().map(|p| p.spec.clone()).collect();
-        let engine = Arc::clone(&self.engine);
-        let staged = tokio::task::spawn_blocking(move || engine.stage(number, &specs)).await;
-        match staged {
-            Ok(Ok(set)) => Ok(Arc::new(set)),
-            Ok(Err(e)) => Err(refused(e.stage.code(), &e.policy, e.message)),
-            Err(error) => Err(refused("stage", "", format!("staging ended abnormally: {error}"))),
+        let (engine, running) = (Arc::clone(&self.engine), Arc::clone(&self.running));
+        let staging = async move {
+            let one = running.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _one = one;
+                engine.stage(number, &specs)
+            })
+            .await
+        };
+        let mut staging = std::pin::pin!(staging);
+        let mut newer = self.newer.subscribe();
+        loop {
+            tokio::select! {
+                staged = &mut staging => return match staged {
+                    Ok(Ok(set)) => Ok(Arc::new(set)),
+                    Ok(Err(e)) => Err(refused(e.stage.code(), &e.policy, e.message)),
+                    Err(error) => Err(refused("stage", "", format!("staging ended abnormally: {error}"))),
+                },
+                // A compiler cannot be stopped, but nobody needs to wait for it.
+                Ok(()) = newer.changed() => {
+                    if !self.is_latest(candidate.seen) {
+                        return Err(superseded());
+                    }
+                }
+            }
         }
     }
 
@@ -63,7 +82,7 @@ impl Reloader {
         let _swap = self.swap.lock().await;
         let live = self.gateway.live.load_full();
         if !self.is_latest(candidate.seen) {
-            return Err(refused("superseded", "", "a newer edit was seen meanwhile"));
+            return Err(superseded());
         }
         let config = candidate.configured(&live.config);
         candidate.check(&config)?;
@@ -167,6 +186,10 @@ fn is_what_serves(candidate: &Candidate, record: &Generation) -> bool {
         && same.policies == record.policies
         && same.mandates == record.mandates
         && same.mandates_stand_for == record.mandates_stand_for
+}
+
+fn superseded() -> Refused {
+    refused("superseded", "", "a newer edit was seen meanwhile")
 }
 
 fn unrecorded(error: LedgerError) -> Refused {

@@ -36,6 +36,7 @@ use countersign_core::ledger::Note;
 use countersign_core::time::Timestamp;
 use countersign_engine::Engine;
 use serde_json::json;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Environment};
 use crate::state::Gateway;
@@ -46,6 +47,9 @@ pub(crate) use start::has_good_one;
 
 use candidate::{Candidate, Restored};
 use files::{Files, Said, Sight, look};
+
+/// Stagings that may run at a time: one, and one that a newer edit has made pointless.
+const RUNNING: usize = 2;
 
 /// Why an edit was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +91,12 @@ pub struct Reloader {
     /// The configuration this process was started with: what cannot change is compared with it.
     started: Config,
     state: Mutex<State>,
+    /// Changes whenever other files were seen.
+    newer: watch::Sender<()>,
     turn: tokio::sync::Mutex<()>,
     swap: tokio::sync::Mutex<()>,
+    /// Stagings that run, abandoned ones among them.
+    running: Arc<Semaphore>,
 }
 
 /// An edit that was seen, to be activated.
@@ -107,8 +115,10 @@ impl Reloader {
             path,
             started,
             state: Mutex::new(state),
+            newer: watch::Sender::default(),
             turn: tokio::sync::Mutex::default(),
             swap: tokio::sync::Mutex::default(),
+            running: Arc::new(Semaphore::new(RUNNING)),
         }
     }
 
@@ -120,14 +130,14 @@ impl Reloader {
         let files = match looked {
             Ok(Sight::Unsettled) => return None,
             Ok(Sight::Unusable(why, seen)) => {
-                if self.state().seen.replace(seen) != Some(seen) {
+                if self.sees(Some(seen)) {
                     self.refuse(why).await;
                 }
                 return None;
             }
             Ok(Sight::Partly(config)) => {
                 // Whatever is being staged must not undo what this takes away.
-                self.state().seen = None;
+                self.sees(None);
                 self.restrict(&config).await;
                 return None;
             }
@@ -137,12 +147,9 @@ impl Reloader {
                 return None;
             }
         };
-        {
-            let mut state = self.state();
-            state.said = Said::by(&files);
-            if state.seen.replace(files.seen) == Some(files.seen) {
-                return None;
-            }
+        self.state().said = Said::by(&files);
+        if !self.sees(Some(files.seen)) {
+            return None;
         }
         self.restrict(&files.config).await;
         Some(Edit(files))
@@ -175,6 +182,15 @@ impl Reloader {
             }
             self.refuse(why).await;
         }
+    }
+
+    /// Remembers the files seen; whether they are others than before.
+    fn sees(&self, seen: Option<[u8; 32]>) -> bool {
+        let other = std::mem::replace(&mut self.state().seen, seen) != seen;
+        if other {
+            self.newer.send_replace(());
+        }
+        other
     }
 
     /// Whether no newer files were seen than those with this digest.
