@@ -86,10 +86,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Whether both serve the same, whatever they came from.
+    /// Whether both serve the same, whatever they came from and whoever pins it.
     #[must_use]
     pub fn serves_as(&self, other: &Self) -> bool {
-        let plain = |p: &PolicyRecord| PolicyRecord { stands_for: None, ..p.clone() };
+        let plain = |p: &PolicyRecord| PolicyRecord { stands_for: None, sha256_pin: None, ..p.clone() };
         self.mandates == other.mandates && self.policies.iter().map(plain).eq(other.policies.iter().map(plain))
     }
 

@@ -224,4 +224,30 @@ mod tests {
         std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
         assert!(names_of([root.join("loop")]).contains(&root.join("loop")), "a loop ends");
     }
+
+    #[test]
+    fn a_file_is_open_from_the_first_write_to_the_closing() {
+        use notify::event::{DataChange, Flag, RemoveKind, RenameMode};
+        let name = Path::new("/modules/p.wasm");
+        let mut events = Events { names: BTreeSet::from([name.to_owned()]), ..Events::default() };
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let looked = EventKind::Access(AccessKind::Close(AccessMode::Read));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let removed = EventKind::Remove(RemoveKind::File);
+        let mut hear = |kind, path: &Path, ours: bool, open: bool| {
+            let heard = events.hear(Ok(Event::new(kind).add_path(path.to_owned())));
+            assert_eq!((heard, events.open.contains_key(name)), (ours, open), "{kind:?} {}", path.display());
+        };
+        hear(written, Path::new("/modules/ledger.db"), false, false);
+        for end in [closed, renamed, removed] {
+            hear(written, name, true, true);
+            hear(looked, name, false, true);
+            hear(end, name, true, false);
+        }
+        hear(written, name, true, true);
+        // Events were lost, and perhaps the closing with them.
+        assert!(events.hear(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan))));
+        assert!(events.open.is_empty());
+    }
 }

@@ -93,7 +93,8 @@ impl Reloader {
             // Going back once more goes back from where that one came from.
             record.restores = record.restores.or(last.restores);
         }
-        let tightened = !same_restrictions(&live.config, &live.config.restrict(&config));
+        let untold = self.state().untold;
+        let tightened = untold || !same_restrictions(&live.config, &live.config.restrict(&config));
         self.gateway.ledger.activate(record.clone()).await.map_err(unrecorded)?;
         let number = record.number;
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
@@ -107,6 +108,7 @@ impl Reloader {
                 mandates_stand_for: candidate.mandates_stand_for,
             };
             state.record = record;
+            state.untold = false;
             state.unreadable.clear();
             if candidate.origin == Origin::File {
                 state.last_error = None;
@@ -151,7 +153,9 @@ impl Reloader {
                 // may still be committed, should it write again.
                 tracing::error!(%error, "the restriction holds in this process, and could not be recorded");
                 self.serve(next(last.number), false).await;
-                self.state().record.config_sha256.clear();
+                let mut state = self.state();
+                state.record.config_sha256.clear();
+                state.untold = true;
             }
         }
     }

@@ -78,8 +78,11 @@ impl Candidate {
         let later: Vec<Part> = later.cloned().collect();
         for part in &mut parts {
             check_pin(said, part.name(), part.module_sha256())?;
-            let own = said.part(part.name()).is_some_and(|file| file.serves_as(part));
-            *part = part.clone().standing_for((!own).then(|| said.about(part.name())));
+            let pinned = part.clone().pinned(said.pin(part.name()).map(str::to_owned));
+            *part = match said.part(part.name()).filter(|file| file.serves_as(&pinned)) {
+                Some(file) => file.clone(),
+                None => pinned.standing_for(Some(said.about(part.name()))),
+            };
         }
         parts.extend(later);
         parts.sort_by(|a, b| a.name().cmp(b.name()));
@@ -166,7 +169,7 @@ impl Candidate {
 }
 
 fn check_pin(said: &Said, name: &str, module_sha256: &str) -> Result<(), Refused> {
-    match said.config.policies.get(name).and_then(|p| p.sha256.as_deref()) {
+    match said.pin(name) {
         Some(pin) if pin != module_sha256 => {
             let why = format!("the file pins this policy's module to {pin}: change `sha256` and the module there");
             Err(refused("pinned", name, why))

@@ -188,6 +188,11 @@ impl Said {
         hex::encode(Sha256::digest(mandates_json(&self.config.mandates).to_string()))
     }
 
+    /// What they pin a policy's module to.
+    pub(super) fn pin(&self, policy: &str) -> Option<&str> {
+        self.config.policies.get(policy)?.sha256.as_deref()
+    }
+
     /// The policy as they have it, if its module can be read.
     pub(super) fn part(&self, policy: &str) -> Option<&Part> {
         self.entries.get(policy)?.1.as_ref()

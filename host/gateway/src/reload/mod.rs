@@ -78,6 +78,8 @@ struct State {
     /// Digest of the last files looked at, unless they must be looked at again whatever they say.
     seen: Option<[u8; 32]>,
     last_error: Option<(Timestamp, Refused)>,
+    /// Whether something was taken away that the ledger could not be told of.
+    untold: bool,
     /// Policies of a first start that could not even be read.
     unreadable: BTreeMap<String, String>,
 }

@@ -67,6 +67,14 @@ impl Part {
         part
     }
 
+    /// The same policy as the file pins it.
+    pub(super) fn pinned(mut self, pin: Option<String>) -> Self {
+        self.spec.sha256_pin.clone_from(&pin);
+        self.config.sha256.clone_from(&pin);
+        self.record.sha256_pin = pin;
+        self
+    }
+
     /// This policy in place of what the files say.
     pub(super) fn standing_for(mut self, what: Option<String>) -> Self {
         self.record.stands_for = what;
@@ -89,7 +97,7 @@ impl Part {
         &self.record
     }
 
-    /// Whether both serve the same.
+    /// Whether both are the same to the gate and to whoever asks them.
     pub(super) fn serves_as(&self, other: &Self) -> bool {
         let plain = |p: &Self| PolicyRecord { stands_for: None, ..p.record.clone() };
         plain(self) == plain(other)

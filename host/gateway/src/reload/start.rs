@@ -198,6 +198,7 @@ impl Begin<'_> {
             said: Said::by(self.files),
             seen: Some(self.files.seen),
             last_error: wrong.map(|why| (self.now, why)),
+            untold: false,
             unreadable,
         };
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
