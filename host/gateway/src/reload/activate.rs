@@ -10,7 +10,7 @@ use countersign_engine::{PolicySet, PolicySpec};
 
 use super::candidate::{Candidate, Restored};
 use super::part::Part;
-use super::{Refused, Reloader, refused};
+use super::{Refused, Reloader, State, refused};
 use crate::config::Config;
 use crate::state::Snapshot;
 
@@ -98,23 +98,25 @@ impl Reloader {
         self.gateway.ledger.activate(record.clone()).await.map_err(unrecorded)?;
         let number = record.number;
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
-        self.serve(Snapshot { generation: number, config, policies, rail }, tightened).await;
-        {
-            let mut state = self.state();
-            state.serving = Restored {
-                number,
-                parts: candidate.parts,
-                mandates: candidate.mandates,
-                mandates_stand_for: candidate.mandates_stand_for,
-            };
+        let (origin, by) = (candidate.origin, candidate.by);
+        let serving = Restored {
+            number,
+            parts: candidate.parts,
+            mandates: candidate.mandates,
+            mandates_stand_for: candidate.mandates_stand_for,
+        };
+        let next = Snapshot { generation: number, config, policies, rail };
+        self.serve(next, tightened, |state| {
+            state.serving = serving;
             state.record = record;
             state.untold = false;
             state.unreadable.clear();
-            if candidate.origin == Origin::File {
+            if origin == Origin::File {
                 state.last_error = None;
             }
-        }
-        tracing::info!(generation = number, origin = candidate.origin.as_str(), by = candidate.by, "activated");
+        })
+        .await;
+        tracing::info!(generation = number, origin = origin.as_str(), by, "activated");
         Ok(number)
     }
 
@@ -144,31 +146,34 @@ impl Reloader {
         };
         tracing::warn!("what the edit removes or tightens holds from now on");
         match self.gateway.ledger.activate(record.clone()).await {
-            Ok(()) => {
-                self.serve(next(record.number), true).await;
-                self.state().record = record;
-            }
+            Ok(()) => self.serve(next(record.number), true, |state| state.record = record).await,
             Err(error) => {
                 // Taking away cannot wait for a store that does not write. What is judged at this moment
                 // may still be committed, should it write again.
                 tracing::error!(%error, "the restriction holds in this process, and could not be recorded");
-                self.serve(next(last.number), false).await;
-                let mut state = self.state();
-                state.record.config_sha256.clear();
-                state.untold = true;
+                let untold = |state: &mut State| {
+                    state.record.config_sha256.clear();
+                    state.untold = true;
+                };
+                self.serve(next(last.number), false, untold).await;
             }
         }
     }
 
     /// The one place where what serves changes.
-    async fn serve(&self, next: Snapshot, tightened: bool) {
+    async fn serve(&self, next: Snapshot, tightened: bool, known: impl FnOnce(&mut State)) {
         let generation = next.generation;
         if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
             tracing::error!(%error, "the chain nodes stay as they were");
         }
         let nodes = self.gateway.chains.addresses().await;
         self.gateway.dialer.set_own(nodes.into_iter().chain(self.gateway.listeners).collect());
-        self.gateway.live.store(Arc::new(next));
+        {
+            // Both at once: status never tells of another generation than the one that judges.
+            let mut state = self.state();
+            self.gateway.live.store(Arc::new(next));
+            known(&mut state);
+        }
         if tightened && let Err(error) = self.gateway.ledger.require_generation(generation).await {
             tracing::error!(%error, "purchases judged before the edit may still be committed");
         }
