@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::PlacedHold;
 use crate::evm::Signature65;
+use crate::generation::Generation;
 use crate::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use crate::money::{Atomic, Micros};
 use crate::payment::{Event, State};
@@ -762,12 +763,25 @@ pub trait Ledger: Send + Sync {
     /// Every stop in force.
     fn suspensions(&self) -> Fut<'_, Result<Vec<Suspension>, LedgerError>>;
 
-    /// Refuses, from now on, commits judged by a policy generation below this one. The number is
-    /// replaced, not raised: a new process starts counting anew.
+    /// Refuses, from now on, commits judged by a policy generation below this one. The number never
+    /// falls, not even over a restart: generations are counted by the store.
     fn require_generation(&self, generation: u64) -> Fut<'_, Result<(), LedgerError>>;
 
-    /// Remembers bytes by their SHA-256 (modules and settings), for replay.
+    /// Remembers bytes by their SHA-256 (modules and settings), for replay and for going back.
     fn remember(&self, blobs: Vec<Vec<u8>>) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Remembered bytes by their SHA-256 in lower-case hex, in the order asked for;
+    /// [`LedgerError::NotFound`] if any of them is not there.
+    fn remembered(&self, digests: Vec<String>) -> Fut<'_, Result<Vec<Vec<u8>>, LedgerError>>;
+
+    /// Writes a generation down, with its audit record, before it serves. Its number must follow the
+    /// last one's ([`LedgerError::Conflict`] otherwise: somebody else was first), and the bytes it
+    /// names must be remembered ([`LedgerError::NotFound`]).
+    fn activate(&self, generation: Generation) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Generations, newest first: at most `limit` of those below `before`, or of all. None is ever
+    /// forgotten.
+    fn generations(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<Generation>, LedgerError>>;
 
     /// Appends a record.
     fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>>;

@@ -9,6 +9,7 @@
 
 pub mod budget;
 pub mod evm;
+pub mod generation;
 pub mod id;
 pub mod json;
 pub mod ledger;

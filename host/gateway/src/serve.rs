@@ -75,7 +75,6 @@ impl Running {
 /// # Errors
 /// [`StartError`] names what could not be used and what to do.
 pub async fn start(config: Config, environment: Environment, patience: Patience) -> Result<Running, StartError> {
-    let seen = reload::digest(&config.path, &config);
     config.check_paths().map_err(|e| fail("paths")(&e))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let now = clock.now().map_err(|e| fail("clock")(&e))?;
@@ -85,6 +84,10 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
     let key = store.key();
     let ledger: Arc<dyn Ledger> = Arc::new(store);
+    if !reload::has_good_one(&*ledger).await.map_err(|e| fail("ledger")(&e))? {
+        // Nothing could serve in their place: better told at once.
+        config.check_modules().map_err(|e| fail("paths")(&e))?;
+    }
     let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
     let mut signers = std::collections::BTreeMap::new();
     for (name, settings) in &config.wallets {
@@ -102,15 +105,12 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let local = |a: &Acceptor| a.listener.local_addr().map_err(|e| fail("listen")(&e));
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 
-    let path = config.path.clone();
-    let first = tokio::task::block_in_place(|| FirstStart::stage(&engine, config, seen));
-    for problem in first.problems() {
-        tracing::error!("{problem}; every purchase it judges is denied");
+    let first = FirstStart::stage(&engine, &*ledger, config, now).await.map_err(|e| fail("ledger")(&e))?;
+    for denies in first.snapshot.policies.errors() {
+        tracing::error!("{denies}; every purchase it judges is denied");
     }
-    ledger.require_generation(1).await.map_err(|e| fail("ledger")(&e))?;
-    ledger.remember(first.blobs()).await.map_err(|e| fail("ledger")(&e))?;
     let stops = Stops::new(ledger.suspensions().await.map_err(|e| fail("ledger")(&e))?);
-    let (snapshot, parts) = first.into_parts();
+    let FirstStart { snapshot, parts } = first;
     let judging = snapshot.config.engine.instances as usize;
     let tls = tls();
     let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock)));
@@ -133,7 +133,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
     });
-    let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, path, parts, now));
+    let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, parts));
     gateway.chains.watch_open(&gateway).await.map_err(|e| fail("ledger")(&e))?;
 
     let (stop, stopped) = watch::channel(false);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use countersign_core::ledger::Ledger;
-use countersign_core::seams::{Clock, Rail, Signer};
+use countersign_core::seams::{Clock, Judge, Rail, Signer};
+use countersign_core::spend::SpendRequest;
+use countersign_core::verdict::Judgement;
 use countersign_engine::PolicySet;
 use tokio::sync::Semaphore;
 
@@ -18,14 +20,24 @@ use crate::stops::Stops;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
 pub struct Snapshot {
-    /// Counts activations of this process, from 1.
+    /// Counts activations of the store, from 1: the ledger's number is the truth.
     pub generation: u64,
     /// The configuration.
     pub config: Config,
-    /// The policies.
+    /// The policies. A set that did not change goes on from one generation to the next.
     pub policies: Arc<PolicySet>,
     /// Reads offers by this generation's asset table.
     pub rail: Arc<dyn Rail>,
+}
+
+impl Judge for Snapshot {
+    fn judge(&self, policies: &[String], request: &SpendRequest) -> Judgement {
+        Judgement { generation: self.generation, ..self.policies.judge(policies, request) }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
 }
 
 /// Everything a purchase needs.

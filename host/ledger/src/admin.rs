@@ -137,7 +137,7 @@ pub(crate) fn least_generation(conn: &Connection) -> Answer<u64> {
     Ok(one(conn, "SELECT v FROM meta WHERE k='generation'", [], |r| r.get(0))?.unwrap_or(0))
 }
 
-/// Raises the least generation; it never falls while the process runs.
+/// Raises the least generation; it never falls.
 pub(crate) fn require_generation(conn: &Connection, generation: u64) -> Answer<Done<()>> {
     run(
         conn,

@@ -12,6 +12,7 @@
 //! | `life` | what happens to a payment afterwards |
 //! | `windows` | budget counters |
 //! | `approvals`, `admin` | people |
+//! | `generations` | which policies and mandates served since when |
 //! | `tallies`, `read` | what others see |
 //! | `audit`, `check` | the record, and checking all of it from outside |
 //! | `answers` | kept bodies, in a file of their own |
@@ -25,6 +26,7 @@ mod commit;
 #[cfg(test)]
 mod cost;
 mod deny;
+mod generations;
 mod life;
 mod open;
 mod read;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::evm::Signature65;
+use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
@@ -379,6 +382,20 @@ impl Ledger for SqliteLedger {
             let blobs: Vec<_> = blobs.into_iter().map(|bytes| (admin::digest(&bytes), bytes)).collect();
             self.write(Class::Growth, move |conn| admin::remember(conn, &blobs)).await
         })
+    }
+
+    fn remembered(&self, digests: Vec<String>) -> Fut<'_, Result<Vec<Vec<u8>>, LedgerError>> {
+        self.read(move |conn| generations::remembered(conn, &digests))
+    }
+
+    fn activate(&self, generation: Generation) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(generation.at);
+        // Small, and often what resolves trouble: going back must work on a full disk too.
+        self.write(Class::Relief, move |conn| generations::activate(conn, &generation))
+    }
+
+    fn generations(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<Generation>, LedgerError>> {
+        self.read(move |conn| generations::list(conn, before, limit))
     }
 
     fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>> {

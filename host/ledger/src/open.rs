@@ -274,8 +274,6 @@ fn begin_in(conn: &Connection, birth: Birth, now: Timestamp) -> Answer<Identity>
     run(conn, set, ("key", known.key))?;
     run(conn, set, ("store", known.store_id))?;
     run(conn, set, ("epoch", epoch))?;
-    // Generations are counted by the process that judges; a new one starts its own count.
-    run(conn, "DELETE FROM meta WHERE k='generation'", [])?;
     let store = hex::encode(known.store_id);
     if born {
         audit::append(conn, now, "ledger-created", json!({ "store": store, "schema": schema::current() }))?;

@@ -177,6 +177,22 @@ CREATE TABLE price(
 
 CREATE TABLE blob(digest BLOB NOT NULL PRIMARY KEY CHECK(length(digest)=32), bytes BLOB NOT NULL) STRICT;
 
+-- What served since when. The last row is what serves; the numbers have no gap.
+CREATE TABLE generation(
+  number INTEGER PRIMARY KEY CHECK(number>0), at INTEGER NOT NULL,
+  origin TEXT NOT NULL CHECK(origin IN ('file','api','rollback','restart')),
+  by TEXT NOT NULL, restores INTEGER REFERENCES generation(number),
+  whole INTEGER NOT NULL CHECK(whole IN (0,1)),
+  config TEXT NOT NULL, policies TEXT NOT NULL, mandates TEXT NOT NULL, mandates_stand_for TEXT
+) STRICT;
+CREATE TRIGGER generation_next BEFORE INSERT ON generation
+WHEN NEW.number IS NOT (SELECT coalesce(max(number),0)+1 FROM generation)
+BEGIN SELECT RAISE(ABORT,'generations are counted without a gap'); END;
+CREATE TRIGGER generation_kept BEFORE DELETE ON generation
+BEGIN SELECT RAISE(ABORT,'generations are not deleted'); END;
+CREATE TRIGGER generation_unchanged BEFORE UPDATE ON generation
+BEGIN SELECT RAISE(ABORT,'generations are not changed'); END;
+
 CREATE TABLE audit(
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL,
   body TEXT NOT NULL, prev BLOB NOT NULL CHECK(length(prev)=32), hash BLOB NOT NULL CHECK(length(hash)=32)

@@ -8,13 +8,15 @@ use countersign_core::spend::{Commitment, Principal};
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::Window;
 use countersign_core::x402::MIN_VALIDITY_SECONDS;
+use serde::{Deserialize, Serialize};
 
 use super::names;
 use super::reader::{Item, Read, Table};
 
 /// Who is meant. Each set that is not empty must contain what the principal says; a principal
 /// without a client, say, matches no condition on clients. No condition at all matches everybody.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct When {
     /// One of these agents.
     pub agent: BTreeSet<String>,
@@ -158,8 +160,9 @@ fn window(table: &mut Table<'_>) -> Read<Window> {
     }
 }
 
-/// Who may spend, from which wallet, under which policies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who may spend, from which wallet, under which policies. Generations keep it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MandateConfig {
     /// Its name.
     pub name: String,
@@ -182,7 +185,8 @@ pub struct MandateConfig {
 }
 
 /// A way in for agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Door {
     /// `POST /v1/fetch`.
     Fetch,

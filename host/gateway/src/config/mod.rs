@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_core::verdict::Mode;
 use countersign_core::x402::{AssetTable, Network};
+use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 pub use egress::{Allowed, Egress, HostPattern, Place, PortPattern};
@@ -48,6 +49,8 @@ use reader::{Item, Source, Table};
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
+    /// SHA-256 of its text, lower-case hex.
+    pub sha256: String,
     /// What relative paths in it start from.
     pub base_dir: PathBuf,
     /// `[gateway]`
@@ -173,6 +176,7 @@ impl Config {
 
         let mut config = Self {
             path: path.to_owned(),
+            sha256: hex::encode(Sha256::digest(text.as_bytes())),
             base_dir: base.to_owned(),
             gateway,
             ledger,
@@ -224,15 +228,14 @@ impl Config {
         Ok(())
     }
 
-    /// Checks that nobody else can read or replace what the file refers to: the ledger, keystores,
-    /// policy modules and the TLS key. The file itself and secrets were checked when they were read.
+    /// Checks that nobody else can read or replace what the file refers to: the ledger, keystores
+    /// and the TLS key. The file itself and secrets were checked when they were read; modules are
+    /// [`Self::check_modules`]'.
     ///
     /// # Errors
     /// The first path that is not private, with the command that puts it right.
     pub fn check_paths(&self) -> Result<(), ConfigError> {
-        let check = |key: String, path: &Path, kind: Kind| {
-            check_private(path, kind).map_err(|e| not_private(self.error_at(&key, e.to_string()), &e))
-        };
+        let check = |key: String, path: &Path, kind: Kind| self.check_path(&key, path, kind);
         if let Some(tls) = &self.gateway.tls {
             check("gateway.tls.key".to_owned(), &tls.key, Kind::Secret)?;
             check("gateway.tls.cert".to_owned(), &tls.cert, Kind::Config)?;
@@ -244,12 +247,24 @@ impl Config {
                 check(reader::join(&reader::join("wallet", name), "path"), path, Kind::Wallet)?;
             }
         }
+        Ok(())
+    }
+
+    /// Checks that policy modules are there and that nobody else can change them.
+    ///
+    /// # Errors
+    /// The first that is not, with the command that puts it right.
+    pub fn check_modules(&self) -> Result<(), ConfigError> {
         for (name, policy) in &self.policies {
             if let Module::File(path) = &policy.module {
-                check(reader::join(&reader::join("policy", name), "module"), path, Kind::Policy)?;
+                self.check_path(&reader::join(&reader::join("policy", name), "module"), path, Kind::Policy)?;
             }
         }
         Ok(())
+    }
+
+    fn check_path(&self, key: &str, path: &Path, kind: Kind) -> Result<(), ConfigError> {
+        check_private(path, kind).map_err(|e| not_private(self.error_at(key, e.to_string()), &e))
     }
 
     /// Every name that a mandate uses must be there.

@@ -38,6 +38,9 @@ pub enum Module {
     Builtin(String),
     /// A WebAssembly file.
     File(PathBuf),
+    /// Bytes the ledger keeps, by their SHA-256: never what a file says, but what an operator put in
+    /// its place.
+    Kept(String),
 }
 
 const KEYS: &[&str] = &["module", "sha256", "mode", "deadline-ms", "claims", "tell-agent", "settings", "cases"];

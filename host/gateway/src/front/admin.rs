@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, body, json, not_found, page, payment_filter, query, refuse};
+use super::{Answer, body, json, not_found, page, payment_filter, policies, query, refuse};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
@@ -86,6 +86,14 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             let body = body(request, MAX_CALL).await?;
             vote(gateway, &snapshot, &operator, id, *word == "approve", &body).await
         }
+        (Method::PUT, ["v1", "policies", policy, "module"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            policies::put_module(admin, operator.name, policy, request).await
+        }
+        (Method::POST, ["v1", "policies", "rollback"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            policies::rollback(admin, operator.name, request).await
+        }
         (Method::POST, ["v1", "sessions"]) => {
             operator.need(OperatorRole::SessionAdmin)?;
             let body = body(request, MAX_CALL).await?;
@@ -124,6 +132,7 @@ async fn read(
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
     match path {
         ["policies"] => ok(admin.reloader.report()),
+        ["policies", "generations"] => policies::generations(admin, query).await,
         ["payments"] => {
             let filter = payment_filter(query)?;
             let limit = filter.limit;

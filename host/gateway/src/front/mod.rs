@@ -3,6 +3,7 @@
 
 mod admin;
 mod agent;
+mod policies;
 mod server;
 
 use bytes::Bytes;

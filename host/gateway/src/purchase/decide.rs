@@ -173,7 +173,7 @@ impl Purchase {
         let turn = self.turn().await?;
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
             let (judge, policies, request): (&dyn Judge, _, _) =
-                (&*self.snapshot.policies, &mandate.policies, &candidate.request);
+                (&*self.snapshot, &mandate.policies, &candidate.request);
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
         drop(turn);

@@ -5,6 +5,8 @@ mod budgets;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod model;

@@ -49,9 +49,11 @@ fn an_older_generation_is_stale() {
     block(ledger.require_generation(3)).unwrap();
     assert_eq!(refused(&ledger, Commit { generation: 4, ..commit(1, T0, &[]) }), Refusal::Stale);
     granted(&ledger, Commit { generation: 5, ..commit(1, T0, &[]) });
-    // A new process counts its generations anew.
+    // A restart is no way to get an old judgement in.
     drop(ledger);
-    granted(&rig.open(), commit(2, T0, &[]));
+    let ledger = rig.open();
+    assert_eq!(refused(&ledger, Commit { generation: 4, ..commit(2, T0, &[]) }), Refusal::Stale);
+    granted(&ledger, Commit { generation: 5, ..commit(2, T0, &[]) });
 }
 
 #[test]

@@ -1,12 +1,42 @@
-//! The policies of the running gateway.
+//! What serves, and changing it, through the running gateway.
 
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::admin::Client;
+use crate::cli::admin::{Client, encode};
 use crate::cli::listing::{column, print};
-use crate::cli::{Outcome, Remote, say};
+use crate::cli::{Failure, Outcome, Remote, say};
 use crate::config::Environment;
+
+/// `countersign policy activate`.
+#[derive(Args)]
+pub(in crate::cli) struct Activate {
+    #[command(flatten)]
+    remote: Remote,
+    /// The policy, as the configuration names it.
+    name: String,
+    /// The module to serve in place of the file's, until the file changes.
+    #[arg(long)]
+    module: PathBuf,
+    /// A JSON file with its settings; those it has, if not given.
+    #[arg(long)]
+    settings: Option<PathBuf>,
+}
+
+/// `countersign policy rollback`.
+#[derive(Args)]
+pub(in crate::cli) struct Rollback {
+    #[command(flatten)]
+    remote: Remote,
+    /// The generation to go back to; the one before, if not given.
+    #[arg(long, value_name = "GENERATION")]
+    to: Option<u64>,
+}
 
 pub(super) async fn list(remote: &Remote, environment: &Environment) -> Outcome {
     let answer = Client::new(remote, environment)?.must(Method::GET, "/v1/policies", None).await?;
@@ -17,7 +47,7 @@ pub(super) async fn list(remote: &Remote, environment: &Environment) -> Outcome 
     let text = |pointer: &str| {
         answer.pointer(pointer).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
     };
-    say(format_args!("generation {} since {}", text("/generation"), text("/activated_at")));
+    say(serving(&answer));
     if answer.get("last_error").is_some_and(|e| !e.is_null()) {
         say(format_args!(
             "last error: {} {}: {}",
@@ -31,6 +61,7 @@ pub(super) async fn list(remote: &Remote, environment: &Environment) -> Outcome 
         column("STATE", "/state"),
         column("VERSION", "/version"),
         column("MODE", "/mode"),
+        column("START", "/start"),
         column("DECISIONS", "/decisions"),
         column("P50 us", "/p50_us"),
         column("P99 us", "/p99_us"),
@@ -38,4 +69,72 @@ pub(super) async fn list(remote: &Remote, environment: &Environment) -> Outcome 
     ];
     print(false, &json!({"items": answer.get("policies")}), &columns);
     Ok(())
+}
+
+pub(super) async fn activate(command: &Activate, environment: &Environment) -> Outcome {
+    let unread = |path: &Path, e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
+    let module = std::fs::read(&command.module).map_err(|e| unread(&command.module, &e))?;
+    let settings = match &command.settings {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| unread(path, &e))?;
+            let settings: Value = serde_json::from_str(&text).map_err(|e| unread(path, &e))?;
+            Some(settings)
+        }
+    };
+    let body = json!({"module_base64": STANDARD.encode(module), "settings": settings});
+    let path = format!("/v1/policies/{}/module", encode(&command.name));
+    let answer = Client::new(&command.remote, environment)?.must(Method::PUT, &path, Some(body)).await?;
+    tell(&command.remote, &answer);
+    Ok(())
+}
+
+pub(super) async fn rollback(command: &Rollback, environment: &Environment) -> Outcome {
+    let body = command.to.map(|to| json!({"to": to}));
+    let answer = Client::new(&command.remote, environment)?.must(Method::POST, "/v1/policies/rollback", body).await?;
+    tell(&command.remote, &answer);
+    Ok(())
+}
+
+pub(super) async fn generations(remote: &Remote, environment: &Environment) -> Outcome {
+    let answer = Client::new(remote, environment)?.must(Method::GET, "/v1/policies/generations", None).await?;
+    let columns = [
+        column("GENERATION", "/generation"),
+        column("SINCE", "/activated_at"),
+        column("ORIGIN", "/origin"),
+        column("BY", "/by"),
+        column("RESTORES", "/restores"),
+        column("WHOLE", "/whole"),
+        column("LIVE", "/live"),
+    ];
+    print(remote.listing.json, &answer, &columns);
+    Ok(())
+}
+
+fn tell(remote: &Remote, status: &Value) {
+    if remote.listing.json {
+        return say(format_args!("{status:#}"));
+    }
+    say(serving(status));
+}
+
+/// What serves, in a line.
+fn serving(status: &Value) -> String {
+    let text = |name: &str| match status.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
+    let restores = Some(text("restores")).filter(|n| !n.is_empty()).map(|n| format!(" of generation {n}"));
+    let by = Some(text("by")).filter(|by| !by.is_empty()).map(|by| format!(" by {by}"));
+    let drift = status.get("config_drift").and_then(Value::as_bool).unwrap_or_default();
+    format!(
+        "generation {} since {}, origin {}{}{}{}",
+        text("generation"),
+        text("activated_at"),
+        text("origin"),
+        restores.unwrap_or_default(),
+        by.unwrap_or_default(),
+        if drift { "; the files say something else" } else { "" }
+    )
 }

@@ -22,6 +22,12 @@ use crate::config::Environment;
 pub(in crate::cli) enum Policy {
     /// The policies of the running gateway.
     List(Remote),
+    /// What served before, newest first.
+    Generations(Remote),
+    /// Let a module serve in place of a policy's file, until the file changes.
+    Activate(live::Activate),
+    /// Go back to the modules, settings and mandates of an earlier generation.
+    Rollback(live::Rollback),
     /// Start a policy of your own: a folder with code, settings, cases and the contract.
     New(new::New),
     /// Build a policy's project to `policy.wasm`.
@@ -39,6 +45,9 @@ pub(in crate::cli) enum Policy {
 pub(in crate::cli) fn run(command: Policy, environment: &Environment) -> Outcome {
     match command {
         Policy::List(remote) => runtime()?.block_on(live::list(&remote, environment)),
+        Policy::Generations(remote) => runtime()?.block_on(live::generations(&remote, environment)),
+        Policy::Activate(command) => runtime()?.block_on(live::activate(&command, environment)),
+        Policy::Rollback(command) => runtime()?.block_on(live::rollback(&command, environment)),
         Policy::New(new) => new::run(&new),
         Policy::Build(build) => make::run(&build),
         Policy::Check(check) => check::run(&check),

@@ -1,0 +1,220 @@
+//! Stage, record, swap.
+
+use std::sync::Arc;
+
+use countersign_core::generation::{Generation, Origin};
+use countersign_core::ledger::LedgerError;
+use countersign_core::time::Timestamp;
+use countersign_core::x402::X402;
+use countersign_engine::{PolicySet, PolicySpec};
+
+use super::candidate::{Candidate, Restored};
+use super::part::Part;
+use super::{Refused, Reloader, State, refused};
+use crate::config::Config;
+use crate::state::Snapshot;
+
+impl Reloader {
+    /// Stages a candidate and, if nothing is wrong with it, writes it down and lets it serve; answers
+    /// the number it serves under. Only for the holder of the turn.
+    pub(super) async fn take(&self, candidate: Candidate) -> Result<u64, Refused> {
+        candidate.check(candidate.config.as_ref().unwrap_or(&self.started))?;
+        let (record, serving) = {
+            let state = self.state();
+            (state.record.clone(), state.serving.clone())
+        };
+        if is_what_serves(&candidate, &record) {
+            if self.is_latest(candidate.seen) {
+                self.state().last_error = None;
+            }
+            return Ok(record.number);
+        }
+        let policies = self.stage(&candidate, &serving, record.number.saturating_add(1)).await?;
+        self.remember(&candidate.parts, &serving).await.map_err(unrecorded)?;
+        self.swap(candidate, policies).await
+    }
+
+    /// The staged set; the live one, if it is made of the same policies.
+    async fn stage(&self, candidate: &Candidate, serving: &Restored, number: u64) -> Result<Arc<PolicySet>, Refused> {
+        let live = Arc::clone(&self.gateway.live.load().policies);
+        let same = candidate.parts.len() == serving.parts.len()
+            && candidate.parts.iter().zip(&serving.parts).all(|(a, b)| a.serves_as(b));
+        if same && live.errors().next().is_none() {
+            return Ok(live);
+        }
+        let specs: Vec<PolicySpec> = candidate.parts.iter().map(|p| p.spec.clone()).collect();
+        let (engine, running) = (Arc::clone(&self.engine), Arc::clone(&self.running));
+        let staging = async move {
+            let one = running.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _one = one;
+                engine.stage(number, &specs)
+            })
+            .await
+        };
+        let mut staging = std::pin::pin!(staging);
+        let mut newer = self.newer.subscribe();
+        loop {
+            tokio::select! {
+                staged = &mut staging => return match staged {
+                    Ok(Ok(set)) => Ok(Arc::new(set)),
+                    Ok(Err(e)) => Err(refused(e.stage.code(), &e.policy, e.message)),
+                    Err(error) => Err(refused("stage", "", format!("staging ended abnormally: {error}"))),
+                },
+                // A compiler cannot be stopped, but nobody needs to wait for it.
+                Ok(()) = newer.changed() => {
+                    if !self.is_latest(candidate.seen) {
+                        return Err(superseded());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps the bytes a generation needs, before it serves.
+    async fn remember(&self, parts: &[Part], serving: &Restored) -> Result<(), LedgerError> {
+        let known = |p: &&Part| !serving.parts.iter().any(|s| s.serves_as(p));
+        let blobs: Vec<_> = parts.iter().filter(known).flat_map(Part::blobs).collect();
+        if blobs.is_empty() { Ok(()) } else { self.gateway.ledger.remember(blobs).await }
+    }
+
+    async fn swap(&self, candidate: Candidate, policies: Arc<PolicySet>) -> Result<u64, Refused> {
+        let _swap = self.swap.lock().await;
+        let live = self.gateway.live.load_full();
+        if !self.is_latest(candidate.seen) {
+            return Err(superseded());
+        }
+        let config = candidate.configured(&live.config);
+        candidate.check(&config)?;
+        let last = self.state().record.clone();
+        let file = candidate.config.as_ref().map_or(last.config_sha256.as_str(), |config| &config.sha256);
+        let mut record = candidate.record(last.number.saturating_add(1), self.now()?, file);
+        if record.serves_as(&last) {
+            // Going back once more goes back from where that one came from.
+            record.restores = record.restores.or(last.restores);
+        }
+        let untold = self.state().untold;
+        let tightened = untold || !same_restrictions(&live.config, &live.config.restrict(&config));
+        self.gateway.ledger.activate(record.clone()).await.map_err(unrecorded)?;
+        let number = record.number;
+        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let (origin, by) = (candidate.origin, candidate.by);
+        let serving = Restored {
+            number,
+            parts: candidate.parts,
+            mandates: candidate.mandates,
+            mandates_stand_for: candidate.mandates_stand_for,
+        };
+        let next = Snapshot { generation: number, config, policies, rail };
+        self.serve(next, tightened, |state| {
+            state.serving = serving;
+            state.record = record;
+            state.untold = false;
+            state.unreadable.clear();
+            if origin == Origin::File {
+                state.last_error = None;
+            }
+        })
+        .await;
+        tracing::info!(generation = number, origin = origin.as_str(), by, "activated");
+        Ok(number)
+    }
+
+    /// What an edit takes away holds from now on, whatever becomes of the rest of it.
+    pub(super) async fn restrict(&self, candidate: &Config) {
+        let _swap = self.swap.lock().await;
+        let live = self.gateway.live.load_full();
+        let config = live.config.restrict(candidate);
+        if same_restrictions(&live.config, &config) {
+            return;
+        }
+        let Ok(now) = self.now() else { return tracing::error!("no usable clock; nothing is recorded") };
+        let last = self.state().record.clone();
+        let record = Generation {
+            number: last.number.saturating_add(1),
+            at: now,
+            origin: Origin::File,
+            by: String::new(),
+            config_sha256: String::new(),
+            ..last.clone()
+        };
+        let next = |generation| Snapshot {
+            generation,
+            config,
+            policies: Arc::clone(&live.policies),
+            rail: Arc::clone(&live.rail),
+        };
+        tracing::warn!("what the edit removes or tightens holds from now on");
+        match self.gateway.ledger.activate(record.clone()).await {
+            Ok(()) => self.serve(next(record.number), true, |state| state.record = record).await,
+            Err(error) => {
+                // Taking away cannot wait for a store that does not write. What is judged at this moment
+                // may still be committed, should it write again.
+                tracing::error!(%error, "the restriction holds in this process, and could not be recorded");
+                let untold = |state: &mut State| {
+                    state.record.config_sha256.clear();
+                    state.untold = true;
+                };
+                self.serve(next(last.number), false, untold).await;
+            }
+        }
+    }
+
+    /// The one place where what serves changes.
+    async fn serve(&self, next: Snapshot, tightened: bool, known: impl FnOnce(&mut State)) {
+        let generation = next.generation;
+        if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
+            tracing::error!(%error, "the chain nodes stay as they were");
+        }
+        let nodes = self.gateway.chains.addresses().await;
+        self.gateway.dialer.set_own(nodes.into_iter().chain(self.gateway.listeners).collect());
+        {
+            // Both at once: status never tells of another generation than the one that judges.
+            let mut state = self.state();
+            self.gateway.live.store(Arc::new(next));
+            known(&mut state);
+        }
+        if tightened && let Err(error) = self.gateway.ledger.require_generation(generation).await {
+            tracing::error!(%error, "purchases judged before the edit may still be committed");
+        }
+    }
+
+    pub(super) fn now(&self) -> Result<Timestamp, Refused> {
+        self.gateway.clock.now().map_err(|e| refused("record", "", format!("no usable clock: {e}")))
+    }
+}
+
+/// Whether a candidate is what serves already. A restart's generation never is: the files are to be
+/// what serves again.
+fn is_what_serves(candidate: &Candidate, record: &Generation) -> bool {
+    let file = candidate.config.as_ref().map_or(record.config_sha256.as_str(), |config| &config.sha256);
+    let same = candidate.record(record.number, record.at, file);
+    record.whole
+        && record.origin != Origin::Restart
+        && same.config_sha256 == record.config_sha256
+        && same.policies == record.policies
+        && same.mandates == record.mandates
+        && same.mandates_stand_for == record.mandates_stand_for
+}
+
+fn superseded() -> Refused {
+    refused("superseded", "", "a newer edit was seen meanwhile")
+}
+
+fn unrecorded(error: LedgerError) -> Refused {
+    refused("record", "", format!("it could not be written down, so it does not serve: {error}"))
+}
+
+/// Whether two configurations restrict the same.
+fn same_restrictions(a: &Config, b: &Config) -> bool {
+    a.agents == b.agents
+        && a.operators == b.operators
+        && a.limits == b.limits
+        && a.egress == b.egress
+        && a.approvals == b.approvals
+        && a.networks == b.networks
+        && a.wallets
+            .iter()
+            .map(|(n, w)| (n, &w.networks, w.daily_limit))
+            .eq(b.wallets.iter().map(|(n, w)| (n, &w.networks, w.daily_limit)))
+}

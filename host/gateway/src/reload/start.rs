@@ -1,0 +1,224 @@
+//! The first generation of a process: the files; if they cannot be used, the last good one; if there
+//! is none, a denial for every policy that cannot be loaded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_core::generation::{Generation, Origin};
+use countersign_core::ledger::{Ledger, LedgerError};
+use countersign_core::time::Timestamp;
+use countersign_core::x402::X402;
+use countersign_engine::{Engine, PolicySet, PolicySpec};
+
+use super::candidate::{Candidate, Restored};
+use super::files::{Files, Said, read};
+use super::part::Part;
+use super::{Refused, State, refused};
+use crate::config::Config;
+use crate::state::Snapshot;
+
+/// What a process starts with.
+pub struct FirstStart {
+    /// What serves.
+    pub snapshot: Snapshot,
+    /// What a reloader needs.
+    pub parts: Parts,
+}
+
+/// What a reloader goes on from.
+pub struct Parts {
+    pub(super) started: Config,
+    pub(super) state: State,
+}
+
+/// The generation a process starts from, and those it could.
+struct Past {
+    last: Option<Generation>,
+    good: Option<Generation>,
+}
+
+impl Past {
+    async fn of(ledger: &dyn Ledger) -> Result<Self, LedgerError> {
+        let mut page = ledger.generations(None, 20).await?;
+        let last = page.first().cloned();
+        loop {
+            if let Some(good) = page.iter().find(|g| g.whole) {
+                return Ok(Self { last, good: Some(good.clone()) });
+            }
+            let Some(oldest) = page.last() else { return Ok(Self { last, good: None }) };
+            page = ledger.generations(Some(oldest.number), 20).await?;
+        }
+    }
+}
+
+/// Whether this store ever had a generation whose policies could all be loaded.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn has_good_one(ledger: &dyn Ledger) -> Result<bool, LedgerError> {
+    Ok(Past::of(ledger).await?.good.is_some())
+}
+
+impl FirstStart {
+    /// Stages the policies a process starts with, and writes them down.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or written.
+    pub async fn stage(
+        engine: &Arc<Engine>,
+        ledger: &dyn Ledger,
+        config: Config,
+        now: Timestamp,
+    ) -> Result<Self, LedgerError> {
+        let past = Past::of(ledger).await?;
+        let files = tokio::task::block_in_place(|| read(config));
+        let begin = Begin { engine, ledger, past: &past, files: &files, now };
+        let wrong = match begin.files_as_they_are().await? {
+            Ok(first) => return begin.record(first, None).await,
+            Err(wrong) => wrong,
+        };
+        let first = match begin.last_good(&wrong).await? {
+            Some(first) => first,
+            None => begin.denying(),
+        };
+        begin.record(first, Some(wrong)).await
+    }
+}
+
+struct Begin<'a> {
+    engine: &'a Arc<Engine>,
+    ledger: &'a dyn Ledger,
+    past: &'a Past,
+    files: &'a Files,
+    now: Timestamp,
+}
+
+/// A candidate that was staged, one way or the other.
+struct First {
+    candidate: Candidate,
+    set: PolicySet,
+    whole: bool,
+    unreadable: BTreeMap<String, String>,
+}
+
+impl Begin<'_> {
+    fn next(&self) -> u64 {
+        self.past.last.as_ref().map_or(1, |last| last.number.saturating_add(1))
+    }
+
+    fn staged(&self, candidate: &Candidate) -> Result<PolicySet, Refused> {
+        candidate.check(&self.files.config)?;
+        let staged = tokio::task::block_in_place(|| self.engine.stage(self.next(), &specs(&candidate.parts)));
+        staged.map_err(|e| refused(e.stage.code(), &e.policy, e.message))
+    }
+
+    async fn files_as_they_are(&self) -> Result<Result<First, Refused>, LedgerError> {
+        let nothing = Restored { number: 0, parts: vec![], mandates: vec![], mandates_stand_for: None };
+        let live = match &self.past.last {
+            Some(last) if last.overrides_files() => Restored::from_ledger(self.ledger, last).await?,
+            _ => nothing,
+        };
+        let candidate = match Candidate::of_files(self.files, &live) {
+            Ok(candidate) => candidate,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        let staged = self.staged(&candidate);
+        Ok(staged.map(|set| First { candidate, set, whole: true, unreadable: BTreeMap::new() }))
+    }
+
+    /// The last good generation, with everything else as the files have it.
+    async fn last_good(&self, wrong: &Refused) -> Result<Option<First>, LedgerError> {
+        let Some(good) = &self.past.good else { return Ok(None) };
+        tracing::error!(stage = wrong.stage, policy = wrong.policy, "{}; trying the last good one", wrong.message);
+        let restored = Restored::from_ledger(self.ledger, good).await?;
+        let candidate = Candidate {
+            origin: Origin::Restart,
+            by: String::new(),
+            restores: Some(good.number),
+            config: Some(self.files.config.clone()),
+            seen: None,
+            parts: restored.parts,
+            mandates: restored.mandates,
+            mandates_stand_for: restored.mandates_stand_for,
+        };
+        match self.staged(&candidate) {
+            Ok(set) => Ok(Some(First { candidate, set, whole: true, unreadable: BTreeMap::new() })),
+            Err(why) => {
+                tracing::error!(stage = why.stage, policy = why.policy, "the last good one neither: {}", why.message);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The files as they are, where every policy that cannot be loaded denies.
+    fn denying(&self) -> First {
+        let parts: Vec<Part> = self.files.parts.values().filter_map(|p| p.as_ref().ok().cloned()).collect();
+        let unreadable = self.files.parts.iter().filter_map(|(name, part)| {
+            let why = part.as_ref().err()?;
+            Some((name.clone(), why.message.clone()))
+        });
+        let unreadable = unreadable.collect();
+        let set = tokio::task::block_in_place(|| self.engine.stage_or_deny(self.next(), &specs(&parts)));
+        let candidate = Candidate {
+            origin: Origin::File,
+            by: String::new(),
+            restores: None,
+            config: Some(self.files.config.clone()),
+            seen: None,
+            parts,
+            mandates: self.files.config.mandates.clone(),
+            mandates_stand_for: None,
+        };
+        First { candidate, set, whole: false, unreadable }
+    }
+
+    /// Writes it down, unless it is what served before the restart: then it goes on under its number.
+    async fn record(&self, first: First, wrong: Option<Refused>) -> Result<FirstStart, LedgerError> {
+        let First { candidate, set, whole, unreadable } = first;
+        let config = candidate.configured(&self.files.config);
+        let wanted = Generation { whole, ..candidate.record(self.next(), self.now, &config.sha256) };
+        let record = match &self.past.last {
+            Some(last) if goes_on(last, &wanted) => last.clone(),
+            _ => {
+                self.ledger.remember(candidate.parts.iter().flat_map(Part::blobs).collect()).await?;
+                self.ledger.activate(wanted.clone()).await?;
+                wanted
+            }
+        };
+        self.ledger.require_generation(record.number).await?;
+        let generation = record.number;
+        let state = State {
+            serving: Restored {
+                number: generation,
+                parts: candidate.parts,
+                mandates: candidate.mandates,
+                mandates_stand_for: candidate.mandates_stand_for,
+            },
+            record,
+            said: Said::by(self.files),
+            seen: Some(self.files.seen),
+            last_error: wrong.map(|why| (self.now, why)),
+            untold: false,
+            unreadable,
+        };
+        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let snapshot = Snapshot { generation, config, policies: Arc::new(set), rail };
+        Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), state } })
+    }
+}
+
+/// Whether a generation goes on over a restart: the same policies, mandates and file. Where the last
+/// good one serves in place of broken files, the record says so once.
+fn goes_on(last: &Generation, wanted: &Generation) -> bool {
+    let restarted = |g: &Generation| g.origin == Origin::Restart;
+    last.whole == wanted.whole
+        && restarted(last) == restarted(wanted)
+        && last.config_sha256 == wanted.config_sha256
+        && last.policies == wanted.policies
+        && last.mandates == wanted.mandates
+        && last.mandates_stand_for == wanted.mandates_stand_for
+}
+
+fn specs(parts: &[Part]) -> Vec<PolicySpec> {
+    parts.iter().map(|p| p.spec.clone()).collect()
+}
