@@ -57,7 +57,7 @@ fn grid() -> Vec<RequestBuilder> {
         ["api.example.com", "data.example.org", "api.example.org", "api.example.com:8443", "xn--pi-6kc.example.com"];
     let values = [0, 1, 50_000, 499_999, 500_000, 500_001, 1_000_000, 1_000_001, (1 << 53) - 1];
     let clients = [None, Some("acme"), Some("Umbrella-2.eu"), Some(""), Some("a/b"), Some(".."), Some("ümlaut")];
-    let agents = ["scout", "агент\"; permit"];
+    let agents = ["scout", "buyer", "агент\"; permit"];
     let mut all = Vec::new();
     for host in hosts {
         for value in values {
