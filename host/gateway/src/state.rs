@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::egress::Dialer;
 use crate::flights::Flights;
 use crate::rate::RateLimiter;
+use crate::shadow::Shadows;
 use crate::stops::Stops;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub stops: Stops,
     /// Calls in the air.
     pub flights: Flights,
+    /// Who judges beside the policies that count.
+    pub shadows: Shadows,
     /// Decisions per minute.
     pub rate: RateLimiter,
     /// Where this gateway listens; no purchase may go there.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::audit::{append, cut};
 use crate::life;
-use crate::sql::{Answer, Done, Fault, all, one, run};
+use crate::sql::{Answer, Done, Fault, all, run};
 
 const fn number(reporter: Reporter) -> u8 {
     match reporter {
@@ -29,8 +29,17 @@ pub(crate) fn report(conn: &Connection, payment: PaymentId, report: &UseReport) 
         return Err(Fault::conflict(format!("nothing was bought: the payment is {}", state.public())));
     }
     let kind = number(report.reporter);
-    let sql = "SELECT useful FROM use_report WHERE payment=?1 AND reporter=?2";
-    let before: Option<bool> = one(conn, sql, (payment.as_bytes(), kind), |r| r.get(0))?;
+    let cut_report = UseReport {
+        note: report.note.as_deref().map(cut),
+        artifact: report.artifact.as_deref().map(cut),
+        ..report.clone()
+    };
+    let last = of(conn, payment)?.into_iter().find(|r| r.reporter == report.reporter);
+    let before = last.as_ref().map(|r| r.used.is_useful());
+    // Saying the same again changes nothing, and a loop must not fill the record.
+    if last.is_some_and(|last| UseReport { at: report.at, ..last } == cut_report) {
+        return Ok(Done::Undo(()));
+    }
     run(
         conn,
         "INSERT INTO use_report(payment,reporter,by,used,useful,note,artifact,at) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)
@@ -42,8 +51,8 @@ pub(crate) fn report(conn: &Connection, payment: PaymentId, report: &UseReport) 
             &report.by,
             report.used.as_str(),
             report.used.is_useful(),
-            report.note.as_deref().map(cut),
-            report.artifact.as_deref().map(cut),
+            &cut_report.note,
+            &cut_report.artifact,
             report.at.as_millis(),
         ),
     )?;

@@ -4,6 +4,8 @@
 mod admin;
 mod agent;
 mod server;
+mod shadows;
+mod uses;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};

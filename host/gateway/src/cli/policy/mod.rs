@@ -1,5 +1,8 @@
 //! `countersign policy`: the policies that serve, and modules that might.
 
+mod past;
+mod progress;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +22,12 @@ use crate::config::Environment;
 pub(in crate::cli) enum Policy {
     /// The policies of the running gateway.
     List(Remote),
+    /// Make recorded decisions again, from the record alone; they must come out bit for bit.
+    Replay(past::ReplayArgs),
+    /// What recorded purchases would have come to under another policy.
+    Backtest(past::BacktestArgs),
+    /// Let a candidate judge beside a policy: start, look, drop.
+    Shadow(past::ShadowArgs),
     /// Whether a module would be loaded: imports, exports, description, settings.
     Check {
         /// The module, or builtin:NAME.
@@ -43,6 +52,9 @@ pub(in crate::cli) enum Policy {
 pub(in crate::cli) fn run(command: Policy, environment: &Environment) -> Outcome {
     match command {
         Policy::List(remote) => runtime()?.block_on(list(&remote, environment)),
+        Policy::Replay(args) => runtime()?.block_on(past::replay(&args)),
+        Policy::Backtest(args) => runtime()?.block_on(past::backtest(&args)),
+        Policy::Shadow(args) => runtime()?.block_on(past::shadow(&args, environment)),
         Policy::Check { module, settings, json } => check(&module, settings, json),
         Policy::Inspect { module, json } => {
             let bytes = read(&module)?;
