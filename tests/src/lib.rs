@@ -29,6 +29,7 @@ pub mod agent;
 pub mod chain;
 pub mod config;
 pub mod facilitator;
+pub mod guests;
 pub mod http;
 pub mod modules;
 pub mod peers;

@@ -9,6 +9,8 @@ mod life;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod past;
+#[cfg(test)]
 mod purchases;
 #[cfg(test)]
 mod record;
@@ -16,3 +18,5 @@ mod record;
 mod reviews;
 #[cfg(test)]
 mod store;
+#[cfg(test)]
+mod uses;

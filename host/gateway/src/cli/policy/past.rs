@@ -29,7 +29,7 @@ use crate::{store, views};
 
 /// `policy replay`
 #[derive(Args)]
-pub(super) struct ReplayArgs {
+pub(in crate::cli) struct ReplayArgs {
     #[command(flatten)]
     listing: Listing,
     #[command(flatten)]
@@ -48,7 +48,7 @@ struct Which {
 
 /// `policy backtest`
 #[derive(Args)]
-pub(super) struct BacktestArgs {
+pub(in crate::cli) struct BacktestArgs {
     #[command(flatten)]
     listing: Listing,
     /// A module, builtin:NAME, or a countersign.toml whose policies and mandates are the candidate.
@@ -66,7 +66,7 @@ pub(super) struct BacktestArgs {
 
 /// `policy shadow`
 #[derive(Args)]
-pub(super) struct ShadowArgs {
+pub(in crate::cli) struct ShadowArgs {
     #[command(flatten)]
     remote: Remote,
     /// The configured policy beside which the candidate judges.
@@ -292,12 +292,9 @@ fn show_backtest(report: &Value, currency: &str) {
     ));
     let (count, amount) = (column("COUNT", "/count"), column("AMOUNT", "/amount"));
     let flips = report.get("flips").and_then(Value::as_array).cloned().unwrap_or_default();
-    let rows = flips.iter().flat_map(|flip| {
+    let rows = flips.into_iter().flat_map(|flip| {
         let codes = flip.get("codes").and_then(Value::as_array).cloned().unwrap_or_default();
-        let all = json!({"from": flip["from"], "to": flip["to"], "count": flip["count"], "amount": flip["amount"]});
-        let per_code =
-            codes.into_iter().map(|c| json!({"code": c["code"], "count": c["count"], "amount": c["amount"]}));
-        std::iter::once(all).chain(per_code).collect::<Vec<_>>()
+        std::iter::once(flip).chain(codes)
     });
     let items: Vec<Value> = rows.collect();
     print(
