@@ -47,11 +47,11 @@ pub fn echo() -> Vec<u8> {
     component(configure, &evaluate, "0000000000000000", "what I was asked")
 }
 
-/// Denies, and says `words` wherever a policy can say something: code, message, note and log.
+/// Denies as `said-too-much`, and says `words` wherever a policy can use words: message, note and log.
 pub fn talkative(words: &str) -> Vec<u8> {
     let say = format!("(call $log (i32.const 1) (i32.const {MESSAGE}) (i32.const {}))", words.len());
     let deny = format!("(i32.store8 (i32.const {}) (i32.const 0))", ANSWER + 4);
-    component("", &format!("{say}{deny}"), words, words)
+    component("", &format!("{say}{deny}"), "said-too-much", words)
 }
 
 fn component(configure: &str, evaluate: &str, code: &str, message: &str) -> Vec<u8> {

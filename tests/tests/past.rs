@@ -184,9 +184,7 @@ fn a_tampered_record_or_a_changed_module_is_found() {
 
     // What judged.
     let digest = lab.decisions()[0].record.judgement.opinions[0].module_sha256.clone();
-    lab.tamper(&format!(
-        "CREATE TABLE kept AS SELECT * FROM blob; UPDATE blob SET bytes=bytes||x'00' WHERE digest=x'{digest}'"
-    ));
+    lab.tamper(&format!("UPDATE blob SET bytes=CAST(bytes||x'00' AS BLOB) WHERE digest=x'{digest}'"));
     let found = lab.json(&["replay", "--since", "1h"], 1);
     assert_eq!(found["mismatches"][0]["differs"][0]["at"], "/module_sha256", "{found:#}");
     assert_eq!(found["matched"], 2, "the other policy's is whole");
@@ -251,7 +249,7 @@ fn a_candidate_that_would_deny_is_reported_with_the_money_and_the_useful_purchas
 #[test]
 fn a_backtest_counts_budgets_of_its_own() {
     let lab = Lab::plain();
-    lab.quotes(&["a", "b", "c", "d", "e"]);
+    lab.quotes(&["a", "b", "c", "d", "e"]).iter().for_each(|payment| lab.settled(payment));
     let before = lab.budgets();
     let tight =
         lab.write("tight.json", r#"{"per-payment": "1.00", "per-agent-hour": "0.003", "per-agent-day": "20.00"}"#);
@@ -296,7 +294,7 @@ fn rule_25_a_candidates_words_do_not_leave_a_backtest_or_a_shadow() {
     let empty = lab.write("empty.json", "{}");
     let args = ["backtest", &module, "--policy", "caps", "--settings", &empty, "--since", "1h"];
     let found = lab.json(&args, 0);
-    assert_eq!((&found["disagreements"], &found["flips"][0]["codes"][0]["code"]), (&json!(1), &json!("(other)")));
+    assert_eq!((&found["disagreements"], &found["flips"][0]["codes"][0]["code"]), (&json!(1), &json!("said-too-much")));
     let table = lab.policy(&args);
     let start = lab.policy(&["shadow", "caps", "--module", &module, "--settings", &empty]);
     assert!(start.status.success(), "{start:?}");
