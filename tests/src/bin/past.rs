@@ -21,7 +21,7 @@ use countersign_core::money::{Atomic, Micros};
 use countersign_core::seams::{Clock, Judge};
 use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
 use countersign_core::time::Timestamp;
-use countersign_core::verdict::combine;
+use countersign_core::verdict::{Verdict, combine};
 use countersign_engine::PolicySpec;
 use countersign_ledger::{Options, SqliteLedger};
 use countersign_tests::config::{Config, Policy};
@@ -72,7 +72,7 @@ async fn fill(folder: &Path, decisions: u64) {
             id: request.id,
             verdict: combined.verdict,
             reasons: combined.reasons,
-            refusal: None,
+            refusal: (combined.verdict == Verdict::Deny).then(|| "policy-denied".to_owned()),
             judgement,
             request,
         };
