@@ -30,6 +30,7 @@ pub mod cases;
 pub mod chain;
 pub mod config;
 pub mod facilitator;
+pub mod guests;
 pub mod http;
 pub mod modules;
 pub mod peers;

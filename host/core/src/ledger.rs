@@ -411,6 +411,8 @@ pub struct PaymentView {
     pub transaction: Option<String>,
     /// Whether the seller's 2xx answer reached the agent whole.
     pub delivered: bool,
+    /// What was said about its use, at most once by each kind of reporter.
+    pub uses: Vec<UseReport>,
     /// Made.
     pub created_at: Timestamp,
     /// Last changed.
@@ -485,6 +487,133 @@ pub struct Facts {
     pub seller: Seller,
     /// About the recent past; everything not denied or released counts.
     pub history: History,
+    /// What a person last approved for this method, host and path.
+    pub approved: Option<Approved>,
+    /// Settled purchases from this host that agents judged.
+    pub agent_judged: u32,
+    /// Those that agents judged useful.
+    pub agent_useful: u32,
+}
+
+/// What a person last approved for one method, host and path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approved {
+    /// The payee they were shown.
+    pub pay_to: String,
+    /// The price they were shown.
+    pub value: Micros,
+}
+
+/// What became of something that was bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// The work it was bought for names it.
+    Cited,
+    /// It was used.
+    Used,
+    /// Some of it was used.
+    Partly,
+    /// It was not used.
+    Unused,
+    /// It was wrong.
+    Wrong,
+}
+
+impl Use {
+    /// Every word.
+    pub const ALL: [Self; 5] = [Self::Cited, Self::Used, Self::Partly, Self::Unused, Self::Wrong];
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cited => "cited",
+            Self::Used => "used",
+            Self::Partly => "partly",
+            Self::Unused => "unused",
+            Self::Wrong => "wrong",
+        }
+    }
+
+    /// The word's meaning.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|u| u.as_str() == word)
+    }
+
+    /// Whether the money was worth something.
+    #[must_use]
+    pub const fn is_useful(self) -> bool {
+        matches!(self, Self::Cited | Self::Used | Self::Partly)
+    }
+}
+
+/// Who judges a purchase. Agents and people are counted apart: an agent praises what it bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reporter {
+    /// The agent that bought it.
+    Agent,
+    /// An operator.
+    Person,
+}
+
+/// What somebody says became of a purchase. A second word of the same kind replaces the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseReport {
+    /// What kind of judge.
+    pub reporter: Reporter,
+    /// The agent's or the operator's name.
+    pub by: String,
+    /// The word.
+    pub used: Use,
+    /// Their words. Untrusted; cut.
+    pub note: Option<String>,
+    /// Where it went. Untrusted; cut.
+    pub artifact: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Which recorded decisions to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Those after this one, oldest first; [`Past::since`] begins at a moment.
+    After(DecisionId),
+    /// This one.
+    One(DecisionId),
+    /// Every decision of a payment.
+    Payment(PaymentId),
+}
+
+impl Past {
+    /// Everything from this moment on.
+    #[must_use]
+    pub fn since(at: Timestamp) -> Self {
+        let [_, _, t0, t1, t2, t3, t4, t5] = at.as_millis().to_be_bytes();
+        // Below every identifier of that moment: those carry a version further down.
+        Self::After(DecisionId::from_bytes([t0, t1, t2, t3, t4, t5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+    }
+}
+
+/// A decision as it was recorded, with what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastDecision {
+    /// The decision.
+    pub record: DecisionRecord,
+    /// Its payment.
+    pub payment: PaymentId,
+    /// The mandate it was judged under.
+    pub mandate: String,
+    /// Whether it led to a review.
+    pub asked: bool,
+    /// The (policy, reason code) pairs people had approved before it was made, if they had.
+    pub approved: Option<Vec<(String, String)>>,
+    /// Whether this decision's purchase was judged useful, by people if they spoke, else by the agent.
+    pub useful: Option<bool>,
+    /// How the row differs from what the chain of records says of it.
+    pub damage: Option<String>,
 }
 
 /// Where an approval is.
@@ -766,6 +895,19 @@ pub trait Ledger: Send + Sync {
     /// Refuses, from now on, commits judged by a policy generation below this one. The number never
     /// falls, not even over a restart: generations are counted by the store.
     fn require_generation(&self, generation: u64) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Records what became of a purchase. A payment nothing was signed for is
+    /// [`LedgerError::Conflict`].
+    fn report_use(&self, payment: PaymentId, report: UseReport) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Recorded decisions in the order they were made, at most `limit` (the backend caps it at 1,000).
+    fn past(&self, which: Past, limit: u32) -> Fut<'_, Result<Vec<PastDecision>, LedgerError>>;
+
+    /// How many decisions [`Ledger::past`] would read through to the end.
+    fn past_count(&self, which: Past) -> Fut<'_, Result<u64, LedgerError>>;
+
+    /// Remembered bytes by their SHA-256.
+    fn blob(&self, digest: [u8; 32]) -> Fut<'_, Result<Option<Vec<u8>>, LedgerError>>;
 
     /// Remembers bytes by their SHA-256 (modules and settings), for replay and for going back.
     fn remember(&self, blobs: Vec<Vec<u8>>) -> Fut<'_, Result<(), LedgerError>>;

@@ -8,6 +8,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
 
 pub mod budget;
+pub mod counters;
 pub mod evm;
 pub mod generation;
 pub mod id;
@@ -21,4 +22,5 @@ pub mod spend;
 pub mod time;
 pub mod verdict;
 pub mod web;
+pub mod whatif;
 pub mod x402;

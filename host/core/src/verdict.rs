@@ -209,6 +209,8 @@ pub struct Opinion {
     pub settings_sha256: String,
     /// Whether it counts.
     pub mode: Mode,
+    /// Whether it was shown the request's claims.
+    pub claims: bool,
     /// The answer, or how it failed.
     pub outcome: Result<Decision, Failure>,
     /// What it logged.
@@ -368,6 +370,7 @@ mod tests {
             module_sha256: String::new(),
             settings_sha256: String::new(),
             mode: Mode::Enforce,
+            claims: false,
             outcome,
             log: vec![],
             fuel: 0,

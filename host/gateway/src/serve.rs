@@ -21,6 +21,7 @@ use crate::flights::Flights;
 use crate::front::{Acceptor, Admin, Door, serve};
 use crate::rate::RateLimiter;
 use crate::reload::{FirstStart, Reloader};
+use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
 use crate::{reload, store, wallet, watch as watching};
@@ -129,6 +130,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         stops,
         flights: Flights::default(),
         judging: Semaphore::new(judging),
+        shadows: Shadows::start(Arc::clone(&engine)).map_err(|e| fail("shadows")(&e))?,
         rate: RateLimiter::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),

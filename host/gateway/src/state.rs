@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::egress::Dialer;
 use crate::flights::Flights;
 use crate::rate::RateLimiter;
+use crate::shadow::Shadows;
 use crate::stops::Stops;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
@@ -63,6 +64,8 @@ pub struct Gateway {
     /// Judgements at once: as many as the engine has places for one policy each, so that a decision that
     /// must wait does so here, where waiting costs no thread.
     pub judging: Semaphore,
+    /// Who judges beside the policies that count.
+    pub shadows: Shadows,
     /// Decisions per minute.
     pub rate: RateLimiter,
     /// Where this gateway listens; no purchase may go there.

@@ -1,7 +1,7 @@
 //! How ledger values look to people and programs: one place, so that every door says the same.
 
 use countersign_core::budget::{self, HOST};
-use countersign_core::ledger::{Approval, BudgetView, HoldView, PaymentView, Session, Suspension};
+use countersign_core::ledger::{Approval, BudgetView, HoldView, PaymentView, Reporter, Session, Suspension, UseReport};
 use countersign_core::money::Micros;
 use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
@@ -87,8 +87,28 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         "valid_before": valid_before,
         "claims": facts.claims,
         "history": history,
-        "use": null,
+        "use": used(&payment.uses, viewer),
     })
+}
+
+/// What became of it: the word of a person, or else of the agent, and every word there is. Agents do
+/// not read who judged them, nor in which words.
+fn used(uses: &[UseReport], viewer: Viewer<'_>) -> Value {
+    let one = |report: &UseReport| {
+        let mut view = json!({"used": report.used, "reporter": report.reporter, "at": report.at.to_string()});
+        let own = report.reporter == Reporter::Agent;
+        if let (Some(map), true) = (view.as_object_mut(), own || matches!(viewer, Viewer::Operator)) {
+            map.insert("by".into(), report.by.clone().into());
+            map.insert("note".into(), json!(report.note));
+            map.insert("artifact".into(), json!(report.artifact));
+        }
+        view
+    };
+    let mut view = uses.first().map(one).unwrap_or_default();
+    if let Some(map) = view.as_object_mut() {
+        map.insert("reports".into(), uses.iter().map(one).collect());
+    }
+    view
 }
 
 fn opinion(opinion: &Opinion, viewer: Viewer<'_>, config: &Config) -> Value {

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::audit::{append, cut};
 use crate::life;
 use crate::sql::{Answer, Done, Fault, all, one, run};
+use crate::tallies;
 
 /// Approvals one listing answers.
 const MOST_LISTED: u32 = 500;
@@ -183,6 +184,7 @@ pub(crate) fn vote(conn: &Connection, epoch: u64, cast: &Cast) -> Answer<Done<Re
         let yes = approval.votes.iter().filter(|v| v.approve).count().saturating_add(1);
         if yes >= usize::from(approval.terms.quorum.max(1)) {
             turn(conn, approval.id, ApprovalState::Pending, ApprovalState::Approved)?;
+            tallies::approved(conn, approval.payment, cast.at)?;
         }
     } else {
         turn(conn, approval.id, ApprovalState::Pending, ApprovalState::Denied)?;

@@ -54,6 +54,12 @@ pub(crate) fn record_hash(seq: u64, prev: &[u8; 32], body: &str) -> [u8; 32] {
         .into()
 }
 
+/// The number of the record that will be appended next.
+pub(crate) fn next(conn: &Connection) -> Answer<u64> {
+    let last: Option<u64> = one(conn, "SELECT max(seq) FROM audit", [], |r| r.get(0))?.flatten();
+    Ok(last.unwrap_or(0).saturating_add(1))
+}
+
 /// Appends a record. `body` is an object; its `at` and `kind` are set here.
 pub(crate) fn append(conn: &Connection, at: Timestamp, kind: &str, body: Value) -> Answer<()> {
     let Value::Object(mut map) = body else {

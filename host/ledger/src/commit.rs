@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::admin;
 use crate::approvals;
-use crate::audit::{append, cut, digest_hex};
+use crate::audit::{self, append, cut, digest_hex};
 use crate::life;
 use crate::sql::{Answer, Done, Fault, one, run};
 use crate::tallies;
@@ -65,7 +65,7 @@ impl Documents {
         })
     }
 
-    /// Stores the decisions; answers what the record says of them.
+    /// Stores the decisions; answers what the record says of them, which must be the next one.
     pub(crate) fn store_decisions(
         &self,
         conn: &Connection,
@@ -74,11 +74,12 @@ impl Documents {
         decisions: &[DecisionRecord],
     ) -> Answer<Value> {
         let mut records = Vec::new();
+        let seq = audit::next(conn)?;
         for (d, written) in decisions.iter().zip(&self.decisions) {
             run(
                 conn,
-                "INSERT INTO decision(id,payment,purchase,at,generation,request,judgement,verdict,reasons,refusal)
-                 VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
+                "INSERT INTO decision(id,payment,purchase,at,generation,request,judgement,verdict,reasons,refusal,seq)
+                 VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
                 params![
                     d.id.as_bytes(),
                     payment.as_bytes(),
@@ -89,7 +90,8 @@ impl Documents {
                     written.judgement,
                     written.verdict,
                     written.reasons,
-                    d.refusal
+                    d.refusal,
+                    seq
                 ],
             )?;
             records.push(json!({

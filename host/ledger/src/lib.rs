@@ -14,6 +14,8 @@
 //! | `approvals`, `admin` | people |
 //! | `generations` | which policies and mandates served since when |
 //! | `tallies`, `read` | what others see |
+//! | `uses` | what became of what was bought |
+//! | `past` | decisions as they were recorded, for replay |
 //! | `audit`, `check` | the record, and checking all of it from outside |
 //! | `answers` | kept bodies, in a file of their own |
 
@@ -29,11 +31,13 @@ mod deny;
 mod generations;
 mod life;
 mod open;
+mod past;
 mod read;
 mod readers;
 mod schema;
 mod sql;
 mod tallies;
+mod uses;
 mod windows;
 mod writer;
 
@@ -51,8 +55,8 @@ use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Fingerprint, Fut, Ledger, LedgerError, Note, PaymentFilter, PaymentView, PurchaseKey, Reopened, Session,
-    Suspension, SuspensionScope, Transition,
+    Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView, PurchaseKey, Reopened,
+    Session, Suspension, SuspensionScope, Transition, UseReport,
 };
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
@@ -183,11 +187,6 @@ impl SqliteLedger {
     /// Every decision of a payment, in the order they were made.
     pub fn decisions(&self, payment: PaymentId) -> Fut<'_, Result<Vec<DecisionRecord>, LedgerError>> {
         self.read(move |conn| read::decisions(conn, payment))
-    }
-
-    /// Remembered bytes, by their SHA-256.
-    pub fn blob(&self, digest: [u8; 32]) -> Fut<'_, Result<Option<Vec<u8>>, LedgerError>> {
-        self.read(move |conn| admin::blob(conn, &digest))
     }
 
     /// Remembers the latest moment anybody told.
@@ -375,6 +374,23 @@ impl Ledger for SqliteLedger {
 
     fn require_generation(&self, generation: u64) -> Fut<'_, Result<(), LedgerError>> {
         self.write(Class::Relief, move |conn| admin::require_generation(conn, generation))
+    }
+
+    fn report_use(&self, payment: PaymentId, report: UseReport) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(report.at);
+        self.write(Class::Growth, move |conn| uses::report(conn, payment, &report))
+    }
+
+    fn past(&self, which: Past, limit: u32) -> Fut<'_, Result<Vec<PastDecision>, LedgerError>> {
+        self.read(move |conn| past::read(conn, which, limit))
+    }
+
+    fn past_count(&self, which: Past) -> Fut<'_, Result<u64, LedgerError>> {
+        self.read(move |conn| past::count(conn, which))
+    }
+
+    fn blob(&self, digest: [u8; 32]) -> Fut<'_, Result<Option<Vec<u8>>, LedgerError>> {
+        self.read(move |conn| admin::blob(conn, &digest))
     }
 
     fn remember(&self, blobs: Vec<Vec<u8>>) -> Fut<'_, Result<(), LedgerError>> {

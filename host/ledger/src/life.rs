@@ -15,6 +15,7 @@ use crate::approvals;
 use crate::audit::{append, cut};
 use crate::sql::{Answer, Done, Fault, all, one, run};
 use crate::tallies;
+use crate::uses;
 use crate::windows;
 
 /// A payload that is valid for no longer than this is not presented again.
@@ -129,6 +130,7 @@ pub(crate) fn apply(conn: &Connection, epoch: u64, t: &Transition) -> Answer<Sta
         Effect::Settle => {
             windows::settle(conn, t.payment)?;
             tallies::paid(conn, t.payment)?;
+            uses::settled(conn, t.payment)?;
         }
         Effect::Replace => return Err(Fault::conflict("only a commit replaces holds")),
     }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, Row};
 
 use crate::life;
 use crate::sql::{Answer, Fault, all, one};
+use crate::uses;
 use crate::windows;
 
 /// Payments one listing answers.
@@ -94,6 +95,7 @@ fn view(conn: &Connection, s: Stored) -> Answer<PaymentView> {
         approval: s.approval.map(ApprovalId::from_bytes),
         transaction: s.transaction,
         delivered: s.delivered,
+        uses: uses::of(conn, id)?,
         created_at: Timestamp::from_millis(s.created),
         updated_at: Timestamp::from_millis(s.updated),
         history: history(conn, id)?,

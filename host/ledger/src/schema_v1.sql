@@ -111,7 +111,8 @@ CREATE TABLE decision(
   payment BLOB NOT NULL REFERENCES payment(id), purchase TEXT NOT NULL,
   at INTEGER NOT NULL, generation INTEGER NOT NULL,
   request TEXT NOT NULL, judgement TEXT NOT NULL,
-  verdict TEXT NOT NULL, reasons TEXT NOT NULL, refusal TEXT
+  verdict TEXT NOT NULL, reasons TEXT NOT NULL, refusal TEXT,
+  seq INTEGER NOT NULL              -- the record that vouches for it
 ) STRICT;
 CREATE INDEX decision_payment ON decision(payment);
 
@@ -163,6 +164,8 @@ CREATE TABLE seller(
   workspace TEXT NOT NULL, host TEXT NOT NULL,
   count INTEGER NOT NULL DEFAULT 0, value INTEGER NOT NULL DEFAULT 0, -- not denied, not released
   first_paid INTEGER, last_paid INTEGER, last_pay_to TEXT,            -- settled only
+  judged INTEGER NOT NULL DEFAULT 0, useful INTEGER NOT NULL DEFAULT 0,             -- settled only, by people
+  agent_judged INTEGER NOT NULL DEFAULT 0, agent_useful INTEGER NOT NULL DEFAULT 0, -- and by agents
   PRIMARY KEY(workspace,host)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE payee(
@@ -173,6 +176,21 @@ CREATE TABLE price(
   workspace TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
   value INTEGER NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(workspace,host,method,path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE approved(              -- what a person last approved
+  workspace TEXT NOT NULL, host TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+  pay_to TEXT NOT NULL, value INTEGER NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(workspace,host,method,path)
+) STRICT, WITHOUT ROWID;
+
+-- What became of what was bought: one word of the agent's, one of the people's.
+CREATE TABLE use_report(
+  payment BLOB NOT NULL REFERENCES payment(id),
+  reporter INTEGER NOT NULL CHECK(reporter IN (0,1)), -- 0 agent, 1 person
+  by TEXT NOT NULL, used TEXT NOT NULL, useful INTEGER NOT NULL CHECK(useful IN (0,1)),
+  note TEXT, artifact TEXT, at INTEGER NOT NULL,
+  PRIMARY KEY(payment,reporter)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE blob(digest BLOB NOT NULL PRIMARY KEY CHECK(length(digest)=32), bytes BLOB NOT NULL) STRICT;

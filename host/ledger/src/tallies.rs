@@ -6,7 +6,7 @@
 //! figure may count a payment up to one minute longer than its span.
 
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Facts, FactsQuery, PurchaseKey};
+use countersign_core::ledger::{Approved, Facts, FactsQuery, PurchaseKey};
 use countersign_core::money::Micros;
 use countersign_core::spend::{History, Seller, Tally};
 use countersign_core::time::Timestamp;
@@ -124,6 +124,19 @@ pub(crate) fn paid(conn: &Connection, payment: PaymentId) -> Answer<()> {
     .map(drop)
 }
 
+/// Learns from an approved purchase what a person was shown and let pass.
+pub(crate) fn approved(conn: &Connection, payment: PaymentId, at: Timestamp) -> Answer<()> {
+    run(
+        conn,
+        "INSERT INTO approved(workspace,host,method,path,pay_to,value,at)
+           SELECT workspace,host,method,path,pay_to,value,?2 FROM payment WHERE id=?1
+         ON CONFLICT DO UPDATE SET pay_to=excluded.pay_to, value=excluded.value, at=excluded.at
+           WHERE at<=excluded.at",
+        (payment.as_bytes(), at.as_millis()),
+    )
+    .map(drop)
+}
+
 /// What policies are told before they are asked. The purchase that asks does not count itself.
 pub(crate) fn facts(conn: &Connection, q: &FactsQuery) -> Answer<Facts> {
     let own = own(conn, &q.key)?;
@@ -135,12 +148,8 @@ pub(crate) fn facts(conn: &Connection, q: &FactsQuery) -> Answer<Facts> {
         seller_lifetime: Tally::default(),
         repeats: repeats(conn, q)?,
     };
-    let sql = "SELECT count,value,first_paid,last_pay_to FROM seller WHERE workspace=?1 AND host=?2";
-    let seller = one(conn, sql, (&q.key.workspace, &q.host), |r| {
-        Ok((r.get(0)?, r.get(1)?, r.get::<_, Option<u64>>(2)?, r.get::<_, Option<String>>(3)?))
-    })?;
-    let (count, value, first_paid, last_pay_to) = seller.unwrap_or((0, 0, None, None));
-    history.seller_lifetime = tally(count, value);
+    let known = known(conn, &q.key.workspace, &q.host)?;
+    history.seller_lifetime = tally(known.count, known.value);
     if let Some(own) = own {
         own.uncount(q, &mut history);
     }
@@ -148,17 +157,53 @@ pub(crate) fn facts(conn: &Connection, q: &FactsQuery) -> Answer<Facts> {
     let payee: Option<u64> = one(conn, sql, (&q.key.workspace, &q.pay_to), |r| r.get(0))?;
     let sql = "SELECT value FROM price WHERE workspace=?1 AND host=?2 AND method=?3 AND path=?4";
     let last: Option<u64> = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &q.path), |r| r.get(0))?;
+    let sql = "SELECT pay_to,value FROM approved WHERE workspace=?1 AND host=?2 AND method=?3 AND path=?4";
+    let approved = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &q.path), |r| {
+        Ok(Approved { pay_to: r.get(0)?, value: micros(r.get(1)?) })
+    })?;
     let seller = Seller {
         host: q.host.clone(),
         pay_to: q.pay_to.clone(),
-        host_first_paid: first_paid.map(Timestamp::from_millis),
+        host_first_paid: known.first_paid.map(Timestamp::from_millis),
         pay_to_first_paid: payee.map(Timestamp::from_millis),
-        pay_to_changed: last_pay_to.is_some_and(|p| p != q.pay_to),
+        pay_to_changed: known.last_pay_to.is_some_and(|p| p != q.pay_to),
         last_price: last.map(micros),
-        judged: 0,
-        useful: 0,
+        judged: small(known.judged),
+        useful: small(known.useful),
     };
-    Ok(Facts { seller, history })
+    let (agent_judged, agent_useful) = (small(known.agent_judged), small(known.agent_useful));
+    Ok(Facts { seller, history, approved, agent_judged, agent_useful })
+}
+
+/// What is kept about a seller's host.
+#[derive(Default)]
+struct Known {
+    count: u64,
+    value: u64,
+    first_paid: Option<u64>,
+    last_pay_to: Option<String>,
+    judged: u64,
+    useful: u64,
+    agent_judged: u64,
+    agent_useful: u64,
+}
+
+fn known(conn: &Connection, workspace: &str, host: &str) -> Answer<Known> {
+    let sql = "SELECT count,value,first_paid,last_pay_to,judged,useful,agent_judged,agent_useful
+               FROM seller WHERE workspace=?1 AND host=?2";
+    let found = one(conn, sql, (workspace, host), |r| {
+        Ok(Known {
+            count: r.get(0)?,
+            value: r.get(1)?,
+            first_paid: r.get(2)?,
+            last_pay_to: r.get(3)?,
+            judged: r.get(4)?,
+            useful: r.get(5)?,
+            agent_judged: r.get(6)?,
+            agent_useful: r.get(7)?,
+        })
+    })?;
+    Ok(found.unwrap_or_default())
 }
 
 fn recent(conn: &Connection, kind: u8, workspace: &str, name: &str, at: Timestamp, span: u64) -> Answer<Tally> {

@@ -18,6 +18,7 @@ mod reader;
 mod reload;
 mod sections;
 mod units;
+mod vendors;
 mod wallets;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
 pub use policies::{Module, PolicyConfig, cases_beside};
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Tls};
+pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};
 
 use permissions::{Kind, check_private};
@@ -79,6 +81,8 @@ pub struct Config {
     pub policies: BTreeMap<String, PolicyConfig>,
     /// `[budget.*]`, in the order of the file.
     pub budgets: Vec<BudgetConfig>,
+    /// `[vendor.*]`, in the order of the file: the first that matches a host says what it is.
+    pub vendors: Vec<VendorConfig>,
     /// `[[mandate]]`, in the order of the file: the first that matches decides.
     pub mandates: Vec<MandateConfig>,
     /// `[agent.*]`
@@ -107,6 +111,7 @@ const SECTIONS: &[&str] = &[
     "wallet",
     "policy",
     "budget",
+    "vendor",
     "mandate",
     "agent",
     "operator",
@@ -170,6 +175,7 @@ impl Config {
         let wallets = root.named("wallet", name, |_, item| WalletConfig::read(&item))?;
         let policies = root.named("policy", policies::name, |_, item| PolicyConfig::read(&item))?;
         let budgets = root.named("budget", BudgetConfig::name, |name, item| BudgetConfig::read(name, &item))?;
+        let vendors = root.named("vendor", name, |name, item| VendorConfig::read(name, &item))?;
         let mandates = read_mandates(&mut root)?;
         let agents = root.named("agent", name, |_, item| AgentConfig::read(&item))?;
         let operators = root.named("operator", name, |_, item| OperatorConfig::read(&item))?;
@@ -191,6 +197,7 @@ impl Config {
             wallets: wallets.into_iter().collect(),
             policies: policies.into_iter().collect(),
             budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
+            vendors: vendors.into_iter().map(|(_, vendor)| vendor).collect(),
             mandates,
             agents: agents.into_iter().collect(),
             operators: operators.into_iter().collect(),

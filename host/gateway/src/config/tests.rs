@@ -596,3 +596,42 @@ fn a_restriction_holds_whatever_else_the_edit_says() {
     let same = old.restrict(&old);
     assert_eq!((same.agents, same.operators, same.egress), (old.agents, old.operators, old.egress));
 }
+
+#[test]
+fn rule_15_what_the_operator_knows_about_vendors_is_read_strictly() {
+    use countersign_core::web::Scheme;
+    let with = |text: &str| parse(&format!("{}\n{text}", full()));
+    let vendors = "[vendor.quotes]\nhosts = [\"api.example.com\", \"*.data.example\"]\n\
+                   facts = { data-class = \"public\", category = \"market-data\" }\n\
+                   [vendor.rest]\nhosts = [\"*.example\"]\nfacts = { category = \"other\" }";
+    let config = with(vendors).unwrap();
+    let of = |host: &str, port| {
+        let found = config.vendors.iter().find(|v| v.matches(Scheme::Https, host, port));
+        found.map(|v| v.facts.iter().map(|f| format!("{}={}", f.name, f.value)).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(of("api.example.com", 443).as_deref(), Some("category=market-data data-class=public"));
+    assert_eq!(of("api.example.com", 8443), None);
+    assert_eq!(of("a.data.example", 443).as_deref(), Some("category=market-data data-class=public"), "the first match");
+    assert_eq!(of("b.example", 443).as_deref(), Some("category=other"));
+    let refused = |key: &str, facts: &str| {
+        let hosts = if key == "hosts" { "" } else { "hosts = [\"a.example\"]\n" };
+        told(with(&format!("[vendor.x]\n{hosts}{facts}")))
+    };
+    for name in ["door", "mandate", "approved-value", "agent-judged", "agent-x"] {
+        let said = refused("", &format!("facts = {{ {name} = \"x\" }}"));
+        assert!(said.contains(name) && said.contains("the gateway itself states"), "{said}");
+    }
+    for (facts, what) in [
+        ("facts = { Category = \"x\" }", "is not a fact's name"),
+        ("facts = { category = 1 }", "expected text in quotes"),
+        ("facts = { category = \"\" }", "expected 1 to 128 bytes"),
+        ("facts = \"x\"", "expected a table"),
+        ("fact = {}", "did you mean `facts`?"),
+        ("", "this key is required"),
+    ] {
+        let said = refused("", facts);
+        assert!(said.contains(what), "{facts}: {said}");
+    }
+    let said = refused("hosts", "hosts = [\"*\"]\nfacts = {}");
+    assert!(said.contains("is not a host pattern"), "{said}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
-use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Session, Suspension, SuspensionScope};
+use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Reporter, Session, Suspension, SuspensionScope};
 use countersign_core::money::Micros;
 use countersign_core::payment::State;
 use http::{Method, Request, StatusCode};
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, body, json, not_found, page, payment_filter, policies, query, refuse};
+use super::{Answer, body, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
@@ -94,6 +94,20 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             operator.need(OperatorRole::PolicyAdmin)?;
             policies::rollback(admin, operator.name, request).await
         }
+        (Method::POST, ["v1", "payments", id, "use"]) => {
+            operator.need(OperatorRole::Approver)?;
+            let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            let payment = uses::report(gateway, id, (Reporter::Person, operator.name), request).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &snapshot.config)))
+        }
+        (Method::POST, ["v1", "policies", name, "shadow"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            shadows::start(gateway, &snapshot, operator.name, name, request).await
+        }
+        (Method::DELETE, ["v1", "policies", name, "shadow"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            shadows::end(gateway, operator.name, name).await
+        }
         (Method::POST, ["v1", "sessions"]) => {
             operator.need(OperatorRole::SessionAdmin)?;
             let body = body(request, MAX_CALL).await?;
@@ -131,8 +145,9 @@ async fn read(
     let now = gateway.clock.now()?;
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
     match path {
-        ["policies"] => ok(admin.reloader.report()),
         ["policies", "generations"] => policies::generations(admin, query).await,
+        ["policies"] => ok(shadows::with_monitors(&gateway.shadows, admin.reloader.report())),
+        ["policies", name, "shadow"] => ok(shadows::report(gateway, name)?),
         ["payments"] => {
             let filter = payment_filter(query)?;
             let limit = filter.limit;
@@ -332,7 +347,7 @@ fn scope_of(pairs: &[(String, String)]) -> Result<SuspensionScope, Problem> {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))
 }

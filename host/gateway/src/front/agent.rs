@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use countersign_core::id::{ApprovalId, PaymentId};
-use countersign_core::ledger::PaymentView;
+use countersign_core::ledger::{PaymentView, Reporter};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{Answer, body, json, not_found, page, payment_filter, query, refuse};
+use super::{Answer, body, json, not_found, page, payment_filter, query, refuse, uses};
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
@@ -45,6 +45,12 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
         }
         (&Method::GET, ["v1", "payments", id]) => {
             let payment = own_payment(&gateway, &caller, id).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), config)))
+        }
+        (&Method::POST, ["v1", "payments", id, "use"]) => {
+            let payment = own_payment(&gateway, &caller, id).await?;
+            let payment =
+                uses::report(&gateway, payment.id, (Reporter::Agent, &caller.principal.agent), request).await?;
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), config)))
         }
         (&Method::GET, ["v1", "budgets"]) => {

@@ -5,6 +5,8 @@ mod admin;
 mod agent;
 mod policies;
 mod server;
+mod shadows;
+mod uses;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};

@@ -15,6 +15,7 @@ use countersign_core::verdict::{
     Attributed, Combined, Hold, Judgement, NO_POLICY_ALLOWED, Reason, ReviewTerms, Unit, Verdict, Window, combine,
     combine_approved,
 };
+use countersign_core::whatif::Outcome;
 use countersign_core::x402::{Authorization, Priced, candidates};
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, info_span};
@@ -22,7 +23,7 @@ use tracing::{Instrument, info_span};
 use super::Purchase;
 use super::fetch::Visit;
 use crate::clock::random;
-use crate::config::MandateConfig;
+use crate::config::{MandateConfig, VendorConfig};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::views;
@@ -177,6 +178,24 @@ impl Purchase {
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
         drop(turn);
+        let seen = self.gateway.shadows.look(&candidate.request, &judgement, resumption.map(|r| &r.approval.shown));
+        let decided = self.decided(mandate, payer, candidate, judgement, resumption, earlier).await?;
+        if let Some(seen) = seen {
+            self.gateway.shadows.saw(seen, outcome(&decided));
+        }
+        Ok(decided)
+    }
+
+    /// What a judgement leads to.
+    async fn decided(
+        &self,
+        mandate: &MandateConfig,
+        payer: Address,
+        candidate: Candidate,
+        judgement: Judgement,
+        resumption: Option<&Resumption>,
+        earlier: Vec<DecisionRecord>,
+    ) -> Result<Result<Decided, Refused>, Problem> {
         let combined = match resumption {
             Some(r) => combine_approved(&judgement, &r.approval.shown),
             None => combine(&judgement),
@@ -227,9 +246,10 @@ impl Purchase {
             amount: offer.amount,
             at,
         };
-        let Facts { mut seller, history } = gateway.ledger.facts(query).await?;
-        seller.host = call.target.host();
-        seller.pay_to = offer.pay_to.to_string();
+        let mut known = gateway.ledger.facts(query).await?;
+        known.seller.host = call.target.host();
+        known.seller.pay_to = offer.pay_to.to_string();
+        let stated = self.stated(mandate, &known);
         let facts = PaymentFacts {
             principal: self.principal().clone(),
             method: call.method.to_string(),
@@ -275,20 +295,39 @@ impl Purchase {
             valid_for_seconds,
             wallet: facts.wallet.clone(),
         };
-        let said = |name: &str, value: &str| Attribute { name: name.to_owned(), value: value.to_owned() };
         let request = SpendRequest {
             id: DecisionId::new(at, random(&*gateway.clock)?),
             purchase_id: self.key.purchase.clone(),
             at,
             principal: self.principal().clone(),
             purchase,
-            seller,
+            seller: known.seller,
             payment,
-            history,
+            history: known.history,
             claims: call.claims.clone(),
-            facts: vec![said("door", self.door.as_str()), said("mandate", &mandate.name)],
+            facts: stated,
         };
         Ok(Candidate { priced, facts, request })
+    }
+
+    /// What policies may trust beside what is bought: the host's own facts, then the operator's about
+    /// this seller. What a seller says about itself is not among them.
+    fn stated(&self, mandate: &MandateConfig, known: &Facts) -> Vec<Attribute> {
+        let fact = |name: &str, value: String| Attribute { name: name.to_owned(), value };
+        let mut facts = vec![fact("door", self.door.as_str().to_owned()), fact("mandate", mandate.name.clone())];
+        if let Some(approved) = &known.approved {
+            facts.push(fact("approved-pay-to", approved.pay_to.clone()));
+            facts.push(fact("approved-value", approved.value.get().to_string()));
+        }
+        if known.agent_judged > 0 {
+            facts.push(fact("agent-judged", known.agent_judged.to_string()));
+            facts.push(fact("agent-useful", known.agent_useful.to_string()));
+        }
+        let target = &self.call.target;
+        let meant = |v: &&VendorConfig| v.matches(target.scheme(), target.hostname(), target.port());
+        let vendor = self.snapshot.config.vendors.iter().find(meant);
+        facts.extend(vendor.into_iter().flat_map(|v| v.facts.iter().cloned()));
+        facts
     }
 
     /// Above the call's own ceiling: refused before anybody is asked.
@@ -514,8 +553,13 @@ impl Purchase {
         combined: &Combined,
         refusal: Refusal,
     ) -> Result<Refused, Problem> {
+        // The budget's owner, so that the record says whose limit it was.
+        let mut owner = HOST.to_owned();
         let problem = match refusal {
-            Refusal::Budget(budget) => self.budget_exceeded(&budget),
+            Refusal::Budget(budget) => {
+                owner.clone_from(&budget.owner);
+                self.budget_exceeded(&budget)
+            }
             Refusal::Unresolved { scope, count } => {
                 let detail =
                     format!("{count} earlier payments of this {scope} are unresolved; they must be resolved first");
@@ -543,7 +587,7 @@ impl Purchase {
         let problem = problem.with("decision", candidate.request.id.to_string());
         let code = problem.code.code();
         let mut reasons = combined.reasons.clone();
-        reasons.push(Attributed { policy: HOST.to_owned(), reason: Reason::new(code, problem.detail.clone()) });
+        reasons.push(Attributed { policy: owner, reason: Reason::new(code, problem.detail.clone()) });
         let facts = candidate.facts.clone();
         Ok(Refused { record: record(&candidate, judgement, combined.verdict, reasons, Some(code)), facts, problem })
     }
@@ -613,6 +657,15 @@ fn host_refused(candidate: &Candidate, judgement: Judgement, problem: Problem) -
         record: record(candidate, judgement, Verdict::Deny, vec![reason], Some(code)),
         facts: candidate.facts.clone(),
         problem,
+    }
+}
+
+/// What was decided, for those who compare.
+fn outcome(decided: &Result<Decided, Refused>) -> Outcome {
+    match decided {
+        Ok(Decided::Pay(_)) => Outcome::Allowed,
+        Ok(Decided::Wait(_)) => Outcome::Asked,
+        Err(refused) => Outcome::of(&refused.record, false),
     }
 }
 

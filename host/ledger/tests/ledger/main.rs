@@ -11,6 +11,8 @@ mod life;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod past;
+#[cfg(test)]
 mod purchases;
 #[cfg(test)]
 mod record;
@@ -18,3 +20,5 @@ mod record;
 mod reviews;
 #[cfg(test)]
 mod store;
+#[cfg(test)]
+mod uses;

@@ -6,6 +6,8 @@ mod hostile;
 mod live;
 mod make;
 mod new;
+mod past;
+mod progress;
 mod schema;
 mod show;
 mod source;
@@ -38,6 +40,12 @@ pub(in crate::cli) enum Policy {
     Test(test::Test),
     /// What a policy's decisions cost.
     Bench(bench::Bench),
+    /// Make recorded decisions again, from the record alone; they must come out bit for bit.
+    Replay(past::ReplayArgs),
+    /// What recorded purchases would have come to under another policy.
+    Backtest(past::BacktestArgs),
+    /// Let a candidate judge beside a policy: start, look, drop.
+    Shadow(past::ShadowArgs),
     /// What a module says about itself and what it touches.
     Inspect(show::Inspect),
 }
@@ -54,5 +62,8 @@ pub(in crate::cli) fn run(command: Policy, environment: &Environment) -> Outcome
         Policy::Test(test) => test::run(&test),
         Policy::Bench(bench) => bench::run(&bench),
         Policy::Inspect(inspect) => show::run(&inspect),
+        Policy::Replay(args) => runtime()?.block_on(past::replay(&args)),
+        Policy::Backtest(args) => runtime()?.block_on(past::backtest(&args)),
+        Policy::Shadow(args) => runtime()?.block_on(past::shadow(&args, environment)),
     }
 }
