@@ -33,7 +33,8 @@ pub struct EngineConfig {
     /// per byte of bulk copying. Part of what a decision replays with, so changing it changes where a
     /// runaway policy stops. A policy in Rust uses some tens of thousands.
     pub fuel: u64,
-    /// Fuel for instantiation and `configure` together, and for `describe`.
+    /// Fuel for instantiation and `configure` together, and for `describe`. Much more than `fuel`: rules as
+    /// text are parsed in it, and no decision waits for that.
     pub configure_fuel: u64,
     /// Milliseconds for instantiation and `configure` together, and for `describe`.
     pub configure_deadline_ms: u32,
@@ -88,8 +89,8 @@ impl Default for EngineConfig {
             ready: 16,
             memory_limit: 64 * MIB,
             fuel: 10_000_000,
-            configure_fuel: 200_000_000,
-            configure_deadline_ms: 2_000,
+            configure_fuel: 4_000_000_000,
+            configure_deadline_ms: 10_000,
             admission_wait_ms: 500,
             module_limit: 32 * MIB,
             cache: None,

@@ -12,6 +12,7 @@ use crate::POLICY_INTERFACE;
 use crate::artifacts::Artifacts;
 use crate::bindings::SpendPolicy;
 use crate::cache::{Cache, Digest};
+use crate::cases::Cases;
 use crate::compiled::{self, Compiled, Inspection, Origin};
 use crate::compiler::Compiler;
 use crate::config::{EngineConfig, EngineError, has_swap};
@@ -30,6 +31,8 @@ use crate::ticker::Ticker;
 
 /// Compiled modules kept for staging again.
 const CACHED_MODULES: usize = 64;
+/// Failed cases that are named.
+const CASES_SHOWN: usize = 5;
 /// How long a new set waits for ready instances before it serves without.
 const WARM_UP: Duration = Duration::from_millis(100);
 

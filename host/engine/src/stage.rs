@@ -96,6 +96,8 @@ pub enum Stage {
     Settings,
     /// `configure` failed.
     Configure,
+    /// It does not answer its own cases as they say.
+    Cases,
 }
 
 impl Stage {
@@ -112,6 +114,7 @@ impl Stage {
             Self::Describe => "describe",
             Self::Settings => "settings",
             Self::Configure => "configure",
+            Self::Cases => "cases",
         }
     }
 }

@@ -104,6 +104,10 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             operator.need(OperatorRole::PolicyAdmin)?;
             shadows::start(gateway, &snapshot, operator.name, name, request).await
         }
+        (Method::POST, ["v1", "policies", name, "shadow", "activate"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            policies::activate_shadow(admin, operator.name, name).await
+        }
         (Method::DELETE, ["v1", "policies", name, "shadow"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
             shadows::end(gateway, operator.name, name).await

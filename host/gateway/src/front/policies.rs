@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::Admin;
-use super::{Answer, body, json};
+use super::{Answer, body, json, not_found};
 use crate::problem::{Code, Problem};
 use crate::reload::Refused;
 
@@ -67,6 +67,19 @@ pub(super) async fn put_module(
         (body(request, MAX_MODULE).await?.to_vec(), None)
     };
     let done = admin.reloader.put_module(name, module, settings, operator).await;
+    activated(admin, done)
+}
+
+/// `POST /v1/policies/{name}/shadow/activate`: the candidate serves in the policy's place, through the gate
+/// that every module passes, and stops being a shadow.
+pub(super) async fn activate_shadow(admin: &Admin, operator: &str, name: &str) -> Result<Answer, Problem> {
+    let candidate =
+        admin.gateway.shadows.candidate(name).ok_or_else(|| not_found("shadow of a policy of this name"))?;
+    let settings = candidate.own_settings.then_some(candidate.spec.settings);
+    let done = admin.reloader.put_module(name, candidate.spec.module.to_vec(), settings, operator).await;
+    if done.is_ok() {
+        admin.gateway.shadows.remove(name);
+    }
     activated(admin, done)
 }
 

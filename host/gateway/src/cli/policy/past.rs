@@ -77,6 +77,9 @@ pub(in crate::cli) struct ShadowArgs {
     /// A JSON file with its settings; those of the policy, if not given.
     #[arg(long, requires = "module")]
     settings: Option<PathBuf>,
+    /// Let it serve in the policy's place, and end it.
+    #[arg(long, conflicts_with_all = ["module", "drop"])]
+    activate: bool,
     /// End it.
     #[arg(long, conflicts_with = "module")]
     drop: bool,
@@ -330,6 +333,7 @@ pub(super) async fn shadow(args: &ShadowArgs, environment: &Environment) -> Outc
             let module = STANDARD.encode(super::read(module)?);
             client.must(Method::POST, &path, Some(json!({"module_base64": module, "settings": settings}))).await?
         }
+        None if args.activate => client.must(Method::POST, &format!("{path}/activate"), None).await?,
         None if args.drop => client.must(Method::DELETE, &path, None).await?,
         None => client.must(Method::GET, &path, None).await?,
     };
