@@ -2,9 +2,8 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use countersign_core::{id::DecisionId, seams::Judge, spend::SpendRequest, verdict::Opinion};
-use countersign_engine::{Engine, EngineConfig, PolicySpec, Stage, StageError, Start};
-use countersign_sdk::testing::request;
+use countersign_core::{seams::Judge, verdict::Opinion};
+use countersign_engine::{Engine, EngineConfig, PolicySpec, StageError, Start, cases};
 use serde_json::{Map, Value, json};
 
 /// What every policy is staged as, so that answers of several can be compared.
@@ -34,17 +33,9 @@ pub fn answer(engine: &Arc<Engine>, module: &Arc<[u8]>, case: &Value) -> Result<
     spec.start = Start::Plain;
     spec.claims = true;
     let set = engine.stage(1, &[spec])?;
-    Ok(set.judge(&[NAME.to_owned()], &asked(case)).opinions.remove(0))
-}
-
-/// The case's fragment over the ordinary request.
-fn asked(case: &Value) -> SpendRequest {
-    let ordinary = request();
     let fragment = case.get("request").cloned().unwrap_or_else(|| Map::new().into());
-    let request = ordinary.merge(&fragment).unwrap_or_else(|why| panic!("{}: {why}", case["name"])).build();
-    let mut request = in_core_names(serde_json::to_value(request).unwrap());
-    request["id"] = DecisionId::from_bytes([1; 16]).to_string().into();
-    serde_json::from_value(request).unwrap_or_else(|why| panic!("{}: {why}", case["name"]))
+    let request = cases::request(&fragment).unwrap_or_else(|why| panic!("{}: {why}", case["name"]));
+    Ok(set.judge(&[NAME.to_owned()], &request).opinions.remove(0))
 }
 
 /// The WIT's names as core spells them.
@@ -61,26 +52,6 @@ pub fn in_core_names(value: Value) -> Value {
 /// A module, from its file.
 pub fn module(path: &Path) -> Arc<[u8]> {
     fs::read(path).unwrap_or_else(|e| panic!("{}: {e}; build it with: make guests", path.display())).into()
-}
-
-/// How an answer differs from what a case expects; nothing if it does not.
-pub fn difference(case: &Value, answer: &Result<Opinion, StageError>) -> Option<String> {
-    let expect = &case["expect"];
-    let decision = match answer {
-        // Where the problems are is the native harness's to check; the engine only says that there are some.
-        Err(refusal) if expect.get("problems").is_some() && refusal.stage == Stage::Settings => return None,
-        Err(refusal) => return Some(refusal.to_string()),
-        Ok(opinion) => match &opinion.outcome {
-            Ok(decision) => decision,
-            Err(failure) => return Some(format!("{failure:?}")),
-        },
-    };
-    let codes: Vec<&str> = decision.reasons.iter().map(|reason| reason.code.as_str()).collect();
-    let none = || Value::from(Vec::<Value>::new());
-    let same = expect["verdict"] == json!(decision.verdict)
-        && expect.get("reasons").cloned().unwrap_or_else(none) == json!(codes)
-        && holds(expect.get("holds").cloned().unwrap_or_else(none)) == json!(decision.holds);
-    (!same).then(|| format!("{decision:?}"))
 }
 
 /// Holds of a case or of the SDK, as core writes them.

@@ -1,4 +1,5 @@
-//! What `countersign policy new` copies builds in every language, and answers what its own cases say.
+//! What `countersign policy new` writes builds in every language, and answers what its own cases say. Rust is with
+//! the author's bench (`author`), which needs no compilers but the one that is here.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,38 +9,17 @@
 )]
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use countersign_tests::cases;
-use serde_json::Value;
+use countersign_tests::process::binary;
 
 const NAME: &str = "agent-day";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-/// Copies a template, with its placeholders filled in.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(filled(entry.file_name().to_str().unwrap()));
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::write(target, filled(&fs::read_to_string(entry.path()).unwrap())).unwrap();
-        }
-    }
-}
-
-fn filled(text: &str) -> String {
-    let filled = text.replace("{{name}}", NAME).replace("{{name_snake}}", &NAME.replace('-', "_"));
-    assert!(!filled.contains("{{name"), "a placeholder that is not known: {filled}");
-    filled
 }
 
 /// Before the user's own: the compilers that `tests/install guests` installed.
@@ -49,50 +29,21 @@ fn path() -> std::ffi::OsString {
     env::join_paths(installed.into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap()
 }
 
-/// The target directory this test was built in.
-fn target() -> PathBuf {
-    env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+/// What an author types.
+fn policy(folder: &Path, arguments: &[&str]) {
+    let done = Command::new(binary()).arg("policy").args(arguments).current_dir(folder).env("PATH", path()).output();
+    let done = done.unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    assert!(done.status.success(), "policy {arguments:?}: {}", String::from_utf8_lossy(&said));
 }
 
 fn builds_and_answers(language: &str) {
     let home = tempfile::tempdir().unwrap();
+    policy(home.path(), &["new", NAME, "--lang", language]);
     let project = home.path().join(NAME);
-    copy(&root().join("sdk/templates").join(language), &project);
-    fs::create_dir(project.join("wit")).unwrap();
-    fs::copy(root().join("wit/v0.1/policy.wit"), project.join("wit/policy.wit")).unwrap();
-    let read = |name: &str| fs::read_to_string(project.join(name)).unwrap();
-
-    let template: Value = serde_json::from_str(&read("template.json")).unwrap();
-    let command: Vec<String> = serde_json::from_value(template["build"].clone()).unwrap();
-    let (program, arguments) = command.split_first().unwrap();
-    let built = Command::new(program)
-        .args(arguments)
-        .current_dir(&project)
-        .env("PATH", path())
-        // What the guest in Rust was built with is here already, compiled.
-        .env("CARGO_TARGET_DIR", target().join("guests"))
-        .env("CARGO_NET_OFFLINE", "true")
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{language}: {}", String::from_utf8_lossy(&built.stderr));
-
-    let engine = cases::engine();
-    let module = cases::module(&project.join(template["output"].as_str().unwrap()));
-    assert_eq!(engine.inspect(&module).expect("a policy").name, NAME);
-    let mut differences = Vec::new();
-    for case in cases::read(&read("cases.json")) {
-        if let Some(difference) = cases::difference(&case, &cases::answer(&engine, &module, &case)) {
-            differences.push(format!("{}: {difference}", case["name"]));
-        }
-    }
-    assert!(differences.is_empty(), "{language}:\n{}", differences.join("\n"));
-    let settings: Value = serde_json::from_str(&read("settings.json")).unwrap();
-    cases::answer(&engine, &module, &serde_json::json!({ "settings": settings })).expect("its settings");
-}
-
-#[test]
-fn rust() {
-    builds_and_answers("rust");
+    policy(&project, &["build", "."]);
+    policy(&project, &["check", "."]);
+    policy(&project, &["test", "."]);
 }
 
 #[test]
