@@ -32,10 +32,11 @@ fn generations_are_counted_over_restarts() {
 /// Each of these would refuse a first start or deny at one; with a last good generation neither happens.
 #[test]
 fn the_last_good_generation_survives_a_restart() {
+    type Breakage = fn(&Lab) -> Config;
     let mut lab = Lab::with_config(|config| config.agent("rival", RIVAL));
     let good = lab.gateway.config();
     let module = variant("vendor-allowlist", 1);
-    let breakages: [(&str, fn(&Lab) -> Config); 5] = [
+    let breakages: [(&str, Breakage); 5] = [
         ("deleted", |lab| {
             fs::remove_file(lab.file()).unwrap();
             lab.gateway.config()
