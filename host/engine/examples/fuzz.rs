@@ -22,6 +22,9 @@ use countersign_core::verdict::{Decision, Failure, FailureKind, Opinion};
 use countersign_engine::{Engine, EngineConfig, PolicySpec, Start};
 use support::{Guest, full_decision};
 
+/// Takes one input; answers how it ended, or which promise broke.
+type Target = Box<dyn FnMut(&mut Random) -> Result<&'static str, String>>;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let usage = "usage: fuzz answers|settings|schemas SECONDS [SEED]";
@@ -29,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seconds: u64 = args.next().ok_or(usage)?.parse()?;
     let seed: u64 = args.next().map_or(Ok(1), |n| n.parse())?;
     let engine = Engine::new(EngineConfig { instances: 8, ready: 0, ..EngineConfig::default() })?;
-    let mut target: Box<dyn FnMut(&mut Random) -> Result<&'static str, String>> = match what.as_str() {
+    let mut target: Target = match what.as_str() {
         "answers" => Box::new(answers(&engine)),
         "settings" => Box::new(settings(&engine)),
         "schemas" => Box::new(schemas(&engine)),
@@ -70,7 +73,7 @@ impl Random {
     }
 
     /// A few damages to what was valid.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
+    fn damage(&mut self, bytes: &mut [u8]) {
         for _ in 0..=self.below(4) {
             let at = self.below(bytes.len());
             match self.below(6) {

@@ -8,7 +8,6 @@
 #[path = "../tests/engine/support.rs"]
 #[expect(dead_code, reason = "the guests of the tests, of which this needs a few")]
 #[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "as in the tests")]
-#[expect(unreachable_pub, unused_imports, reason = "as in the tests")]
 mod support;
 
 use std::error::Error;

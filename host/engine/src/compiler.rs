@@ -146,7 +146,7 @@ mod tests {
     fn a_small_job_does_not_wait_for_a_large_one() {
         let compiler = Compiler::start().unwrap();
         let (go, wait) = mpsc::channel::<()>();
-        compiler.later(LARGE + 1, move || drop(wait.recv()));
+        compiler.later(LARGE + 1, move || assert!(wait.recv().is_err()));
         assert_eq!(compiler.run(LARGE, || 1), Some(1));
         drop(go);
         compiler.settle();

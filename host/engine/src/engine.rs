@@ -148,14 +148,35 @@ impl Engine {
         compiled.map(|compiled| compiled.about.clone()).map_err(|p| p.of(""))
     }
 
-    fn load(&self, spec: &PolicySpec) -> Result<Arc<Prepared>, StageError> {
+    fn load(self: &Arc<Self>, spec: &PolicySpec) -> Result<Arc<Prepared>, StageError> {
         let prepared = match spec.start {
             Start::Ready => self.prepared(spec),
             Start::Plain => {
                 self.verified(spec).map(|(compiled, first)| Arc::new(self.prepare(spec, compiled, first, 0)))
             }
         };
-        prepared.map_err(|p| p.of(&spec.name))
+        let passed = prepared.and_then(|prepared| self.pass(spec).map(|()| prepared));
+        passed.map_err(|p| p.of(&spec.name))
+    }
+
+    /// Runs the policy's own cases, if it has any.
+    fn pass(self: &Arc<Self>, spec: &PolicySpec) -> Result<(), Problem> {
+        let Some(text) = &spec.cases else { return Ok(()) };
+        let problem = |message: String| Problem::new(Stage::Cases, message);
+        let report = Cases::parse(text).map_err(|e| problem(e.to_string()))?.run(self, spec);
+        if report.passed() {
+            return Ok(());
+        }
+        let names: Vec<String> = report.failures().map(|(name, _)| format!("`{}`", cut(name, 120))).collect();
+        let shown = names.iter().take(CASES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let failed = (!names.is_empty()).then(|| format!("{} of its cases failed: {shown}", names.len()));
+        let codes = |what: &str, codes: &[String]| {
+            (!codes.is_empty()).then(|| format!("{what}: {}", cut(&codes.join(", "), 200)))
+        };
+        let missing = codes("codes that no case gives", &report.missing);
+        let unlisted = codes("codes that its cases do not list", &report.unlisted);
+        let parts: Vec<String> = [failed, missing, unlisted].into_iter().flatten().collect();
+        Err(problem(format!("{}; `countersign policy test` shows how", parts.join("; "))))
     }
 
     /// What instances are made from: shared with every other policy of this module and settings.

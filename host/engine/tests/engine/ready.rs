@@ -129,7 +129,7 @@ fn policies_of_one_module_and_settings_share_what_is_prepared() {
     let two = PolicySpec { name: "q".to_owned(), ..one.clone() };
     let set = engine.stage(1, &[one.clone(), two]).unwrap();
     engine.settle();
-    let again = engine.stage(2, &[one.clone()]).unwrap();
+    let again = engine.stage(2, std::slice::from_ref(&one)).unwrap();
     assert_eq!(started_from(&again), StartedFrom::Snapshot, "an unchanged policy keeps its snapshot over a reload");
     assert_eq!(engine.compilations(), 1);
     assert_eq!(set.status()[1].started_from, Some(StartedFrom::Snapshot));
@@ -185,7 +185,8 @@ fn rule_21_compiled_code_is_kept_over_restarts_in_a_folder_of_ones_own() {
 #[test]
 fn rule_21_code_that_was_changed_is_compiled_again_and_never_run() {
     let guest = remembering();
-    let damage: [(&str, fn(&[PathBuf])); 6] = [
+    type Damage = fn(&[PathBuf]);
+    let damage: [(&str, Damage); 6] = [
         ("a changed byte", |files| {
             for file in files {
                 let mut bytes = fs::read(file).unwrap();

@@ -3,8 +3,8 @@
 use crate::support::{Guest, decision_id, engine, failed, judge_one, numbers, reporter, request, says};
 use countersign_core::spend::SpendRequest;
 use countersign_core::time::Timestamp;
-use countersign_core::verdict::{Decision, FailureKind, Verdict};
-use countersign_engine::{PolicySet, PolicySpec};
+use countersign_core::verdict::{FailureKind, Verdict};
+use countersign_engine::PolicySpec;
 
 const RANDOM: &str = "package wasi:random@0.2.3 {
     interface random { get-random-bytes: func(len: u64) -> list<u8>; get-random-u64: func() -> u64; }
