@@ -85,9 +85,10 @@ fn compile(cargo: &str, root: &Path, workspace: &str, selected: &[&str], target_
 
 fn embed(built: &Path, root: &Path, out: &Path) -> Result<(), String> {
     let mut table = String::from("&[\n");
-    for &policy in POLICIES.iter().chain(TEXT_POLICIES) {
+    let places = POLICIES.iter().map(|p| (p, "plugins")).chain(TEXT_POLICIES.iter().map(|p| (p, "plugins/text")));
+    for (policy, folder) in places {
         let module = built.join(format!("{}.wasm", policy.replace('-', "_")));
-        let cases = root.join("plugins").join(policy).join("cases.json");
+        let cases = root.join(folder).join(policy).join("cases.json");
         let (module, cases) = (module.display().to_string(), cases.display().to_string());
         table.push_str(&format!("    ({policy:?}, include_bytes!({module:?}), include_str!({cases:?})),\n"));
     }

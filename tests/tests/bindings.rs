@@ -1,8 +1,6 @@
 //! The bindings of C and Go are generated and committed, so that a policy in C or Go needs no generator. They are what
 //! the generator made of the contract as it is: `make bindings` generates them again and notes the digests.
 
-#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
-
 use std::{collections::BTreeMap, fs, path::Path};
 
 use countersign_tests::modules::sha256;

@@ -1,12 +1,7 @@
 //! What `countersign policy new` writes builds in every language, and answers what its own cases say. Rust is with
 //! the author's bench (`author`), which needs no compilers but the one that is here.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test: whatever is not as expected must fail it loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use std::{
     env,

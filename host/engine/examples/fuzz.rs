@@ -33,9 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seed: u64 = args.next().map_or(Ok(1), |n| n.parse())?;
     let engine = Engine::new(EngineConfig { instances: 8, ready: 0, ..EngineConfig::default() })?;
     let mut target: Target = match what.as_str() {
-        "answers" => Box::new(answers(&engine)),
-        "settings" => Box::new(settings(&engine)),
-        "schemas" => Box::new(schemas(&engine)),
+        "answers" => Box::new(answers(engine)),
+        "settings" => Box::new(settings(engine)),
+        "schemas" => Box::new(schemas(engine)),
         _ => return Err(usage.into()),
     };
     let began = now();
@@ -151,7 +151,7 @@ fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
 }
 
 /// The guest's data segment is the input: a hex string in its settings, decoded over the valid one.
-fn answers(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
+fn answers(engine: Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
     let mut guest = Guest::new();
     let at = guest.data.answer(&full_decision());
     let valid = guest.data.0.clone();
@@ -174,7 +174,6 @@ fn answers(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static s
     );
     guest.evaluate = format!("(i32.const {at})");
     let spec = PolicySpec { start: Start::Plain, ..guest.spec("p") };
-    let engine = Arc::clone(engine);
     move |random| {
         let mut bytes = valid.clone();
         random.damage(&mut bytes);
@@ -196,13 +195,12 @@ fn answers(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static s
     }
 }
 
-fn settings(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
+fn settings(engine: Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
     const SCHEMA: &str = r##"{"type":"object","properties":{"a":{"type":"string","pattern":"^[a-z]+$","maxLength":9},
         "b":{"type":"array","items":{"$ref":"#/$defs/n"},"uniqueItems":true},"c":{"oneOf":[{"type":"null"},{"$ref":"#"}]}},
         "$defs":{"n":{"type":"integer","minimum":0,"exclusiveMaximum":100}},"required":["a"],"additionalProperties":false}"##;
     const VALID: &str = r#"{"a":"abc","b":[1,2,3],"c":{"a":"x","b":[],"c":null}}"#;
     let spec = PolicySpec { start: Start::Plain, ..Guest::allowing().with_schema(SCHEMA).spec("p") };
-    let engine = Arc::clone(engine);
     move |random| {
         let settings = random.scribble(VALID);
         match engine.stage(1, &[PolicySpec { settings: settings.clone(), ..spec.clone() }]) {
@@ -216,11 +214,10 @@ fn settings(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static 
     }
 }
 
-fn schemas(engine: &Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
+fn schemas(engine: Arc<Engine>) -> impl FnMut(&mut Random) -> Result<&'static str, String> {
     const VALID: &str = r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/n"},"b":{"anyOf":[{"type":"string"},
         {"items":{"const":1}}]}},"patternProperties":{"^x":{"not":{"type":"null"}}},"$defs":{"n":{"minimum":1}},
         "if":{"required":["a"]},"then":{"maxProperties":3},"else":false}"##;
-    let engine = Arc::clone(engine);
     move |random| {
         let schema = random.scribble(VALID);
         let settings = r#"{"a":1,"b":[1,1],"xy":{"a":[]}}"#.to_owned();

@@ -76,7 +76,7 @@ impl PolicyConfig {
         match (&self.cases, &self.module) {
             (Some(named), _) => vec![named.clone()],
             (None, Module::File(module)) => cases_beside(module).to_vec(),
-            (None, Module::Builtin(_)) => Vec::new(),
+            (None, Module::Builtin(_) | Module::Kept(_)) => Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use countersign_core::id::{DecisionId, PaymentId};
+use countersign_core::json::canonical;
 use countersign_core::ledger::{Ledger, Past};
 use countersign_core::seams::Clock;
 use countersign_core::time::Timestamp;
@@ -17,6 +18,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::progress::Progress;
+use super::source::{Source, settings};
 use crate::builtin;
 use crate::cli::admin::{Client, encode};
 use crate::cli::listing::{column, print};
@@ -195,10 +197,10 @@ fn candidate(args: &BacktestArgs, config: &Config) -> Result<Candidate, Failure>
         );
     };
     let settings = match &args.settings {
-        Some(path) => settings(path)?,
+        Some(path) => canonical(&settings(path)?),
         None => configured.settings.clone(),
     };
-    let module = super::read(&args.candidate)?;
+    let module = Source::find(&args.candidate, None)?.module;
     let spec = PolicySpec { settings, claims: configured.claims, ..PolicySpec::new(name, module) };
     Ok(Candidate::policy(&engine, spec)?)
 }
@@ -229,6 +231,7 @@ fn spec(name: &str, policy: &PolicyConfig) -> Result<PolicySpec, Failure> {
             builtin::module(builtin).ok_or_else(|| Failure::new(format!("there is no builtin `{builtin}`")))?.into()
         }
         Module::File(path) => std::fs::read(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?.into(),
+        Module::Kept(digest) => return Err(Failure::new(format!("module {digest} is in a ledger, not in a file"))),
     };
     Ok(PolicySpec {
         sha256_pin: policy.sha256.clone(),
@@ -237,13 +240,6 @@ fn spec(name: &str, policy: &PolicyConfig) -> Result<PolicySpec, Failure> {
         settings: policy.settings.clone(),
         ..PolicySpec::new(name, module)
     })
-}
-
-/// A settings file as the engine takes it.
-fn settings(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    Ok(countersign_core::json::canonical(&value))
 }
 
 fn report(found: &Backtest, config: &Config) -> Value {
@@ -329,8 +325,7 @@ pub(super) async fn shadow(args: &ShadowArgs, environment: &Environment) -> Outc
     let answer = match &args.module {
         Some(module) => {
             let settings = args.settings.as_deref().map(settings).transpose()?;
-            let settings: Value = settings.map(|s| serde_json::from_str(&s)).transpose()?.unwrap_or_default();
-            let module = STANDARD.encode(super::read(module)?);
+            let module = STANDARD.encode(Source::find(module, None)?.module);
             client.must(Method::POST, &path, Some(json!({"module_base64": module, "settings": settings}))).await?
         }
         None if args.activate => client.must(Method::POST, &format!("{path}/activate"), None).await?,
