@@ -26,6 +26,8 @@ const TAG_BYTES: usize = 32;
 /// No compiled policy is larger; a Python one has some 40 MB.
 const MAX_FILE: u64 = 512 << 20;
 const SUFFIX: &str = ".code";
+/// Counts what guests may see until `evaluate`: clock, randomness, environment. Raise it when that changes.
+const WORLD: u32 = 1;
 
 /// What a piece of code was made from.
 #[derive(Clone, Copy)]
@@ -53,12 +55,21 @@ impl Artifacts {
     ///
     /// # Errors
     /// When it is not a folder of this user's that nobody else can write.
-    pub(crate) fn open(config: Option<&CacheConfig>, engine: &wasmtime::Engine) -> Result<Self, EngineError> {
+    pub(crate) fn open(
+        config: Option<&CacheConfig>,
+        engine: &wasmtime::Engine,
+        memory_limit: usize,
+    ) -> Result<Self, EngineError> {
         let Some(config) = config else { return Ok(Self { store: None }) };
         private_folder(&config.folder)?;
         let mut compatible = CompatHasher::default();
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut compatible);
+        // A snapshot also holds what our own code showed the guest while it was configured.
+        compatible.0.extend(WORLD.to_be_bytes());
+        compatible.0.extend(env!("CARGO_PKG_VERSION").as_bytes());
+        compatible.0.extend((memory_limit as u64).to_be_bytes());
         let folder = Folder { config: config.clone(), compatible: compatible.digest(), written: AtomicU64::new(0) };
+        folder.sweep();
         folder.shrink();
         Ok(Self { store: Some(folder) })
     }
@@ -151,32 +162,35 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what was used longest ago until the rest fits, and what a crash left half written.
+    /// Removes what a crash left half written: nobody else writes here.
+    fn sweep(&self) {
+        for (_, _, path) in self.files("tmp") {
+            drop(fs::remove_file(path));
+        }
+    }
+
+    /// Removes what was used longest ago until the rest fits.
     fn shrink(&self) {
-        let Ok(entries) = fs::read_dir(&self.config.folder) else { return };
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let about = entry.metadata().ok()?;
-                let ours = entry.path().extension().is_some_and(|e| e == "code" || e == "tmp");
-                (about.is_file() && ours).then(|| Some((about.modified().ok()?, about.len(), entry.path())))?
-            })
-            .collect();
+        let mut files = self.files("code");
         files.sort();
         let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
         for (_, len, path) in files {
-            let abandoned = path.extension().is_some_and(|e| e == "tmp") && !own(&path);
-            if (total > self.config.limit_bytes || abandoned) && fs::remove_file(&path).is_ok() {
+            if total > self.config.limit_bytes && fs::remove_file(&path).is_ok() {
                 total = total.saturating_sub(len);
             }
         }
     }
-}
 
-/// Whether a file that is being written is this process's.
-fn own(path: &Path) -> bool {
-    let process = std::process::id().to_string();
-    path.file_name().and_then(|n| n.to_str()).and_then(|n| n.split('.').nth(1)).is_some_and(|p| p == process)
+    /// Files with this ending: when each was used last, and its size.
+    fn files(&self, ending: &str) -> Vec<(SystemTime, u64, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.config.folder) else { return Vec::new() };
+        let about = |path: PathBuf| {
+            let about = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+            Some((about.modified().ok()?, about.len(), path))
+        };
+        let ours = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == ending));
+        ours.filter_map(about).collect()
+    }
 }
 
 /// A regular file of this user's, whole.

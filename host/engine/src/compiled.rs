@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn files_that_are_no_components_are_named_for_what_they_are() {
         let engine = wasmtime::Engine::new(&crate::EngineConfig::default().wasmtime(true)).unwrap();
-        let none = Artifacts::open(None, &engine).unwrap();
+        let none = Artifacts::open(None, &engine, 0).unwrap();
         let check = |bytes: &[u8], want: &str| {
             let problem = component(&engine, &none, bytes, &[0; 32]).map(|_| ()).unwrap_err();
             assert_eq!(problem.stage, Stage::Compile);

@@ -3,10 +3,9 @@
 //!
 //! Each thread takes one job at a time: a folder full of new modules must not take every core.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use crate::config::EngineError;
 
@@ -25,54 +24,61 @@ pub(crate) struct Compiler {
 
 /// One thread and what waits for it. The thread ends when its lane does; it is not waited for, since
 /// what it is compiling may take seconds and matters to nobody any more.
-struct Lane {
-    jobs: Sender<Job>,
-    waiting: Arc<Waiting>,
+struct Lane(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
-    count: Mutex<usize>,
-    none: Condvar,
-    stop: AtomicBool,
+struct Jobs {
+    /// Somebody waits for these.
+    awaited: VecDeque<Job>,
+    /// Done when nobody waits.
+    later: VecDeque<Job>,
+    running: bool,
+    stop: bool,
 }
 
 impl Compiler {
     pub(crate) fn start() -> Result<Self, EngineError> {
-        Ok(Self {
-            small: Lane::start("policy-compiler", SMALL_NICE)?,
-            large: Lane::start("policy-compiler-l", LARGE_NICE)?,
-        })
+        let small = Lane::start("policy-compiler", SMALL_NICE)?;
+        Ok(Self { small, large: Lane::start("policy-compiler-l", LARGE_NICE)? })
     }
 
     /// Does the job on the thread for modules of this size and waits for it. None: the job panicked.
     pub(crate) fn run<T: Send + 'static>(&self, size: usize, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answered) = mpsc::channel();
-        self.later(size, move || {
+        let job = move || {
             // Nobody listens only if the caller panicked.
             drop(answer.send(job()));
-        });
+        };
+        self.lane(size).0.change(|jobs| jobs.awaited.push_back(Box::new(job)));
         answered.recv().ok()
     }
 
-    /// Does the job some time.
+    /// Does the job when nobody waits for another.
     pub(crate) fn later(&self, size: usize, job: impl FnOnce() + Send + 'static) {
-        let lane = if size > LARGE { &self.large } else { &self.small };
-        lane.send(Box::new(job));
+        self.lane(size).0.change(|jobs| jobs.later.push_back(Box::new(job)));
     }
 
     /// Waits until nothing is left to do.
     pub(crate) fn settle(&self) {
-        self.small.waiting.settle();
-        self.large.waiting.settle();
+        self.small.0.settle();
+        self.large.0.settle();
+    }
+
+    fn lane(&self, size: usize) -> &Lane {
+        if size > LARGE { &self.large } else { &self.small }
     }
 }
 
 impl Lane {
     fn start(name: &str, nice: i32) -> Result<Self, EngineError> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let waiting = Arc::new(Waiting::default());
-        let done = Arc::clone(&waiting);
+        let queue = Arc::new(Queue::default());
+        let own = Arc::clone(&queue);
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -80,52 +86,52 @@ impl Lane {
                 if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice) {
                     tracing::debug!(%error, "the compiler thread keeps its priority");
                 }
-                for job in queue {
-                    if !done.stop.load(Ordering::Acquire) {
-                        // The compiler is not expected to panic; the caller sees a job without an answer.
-                        drop(catch_unwind(AssertUnwindSafe(job)));
-                    }
-                    done.finished();
-                }
+                own.work();
             })
             .map_err(|e| EngineError::Thread(e.to_string()))?;
-        Ok(Self { jobs, waiting })
-    }
-
-    fn send(&self, job: Job) {
-        self.waiting.began();
-        if self.jobs.send(job).is_err() {
-            self.waiting.finished();
-        }
+        Ok(Self(queue))
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.waiting.stop.store(true, Ordering::Release);
+        self.0.change(|jobs| {
+            jobs.stop = true;
+            jobs.awaited.clear();
+            jobs.later.clear();
+        });
     }
 }
 
-impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn began(&self) {
-        let mut count = self.lock();
-        *count = count.saturating_add(1);
+    fn change(&self, change: impl FnOnce(&mut Jobs)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
     }
 
-    fn finished(&self) {
-        let mut count = self.lock();
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.none.notify_all();
+    fn work(&self) {
+        loop {
+            let mut jobs = self.lock();
+            jobs.running = false;
+            self.changed.notify_all();
+            let idle = |jobs: &mut Jobs| jobs.awaited.is_empty() && jobs.later.is_empty() && !jobs.stop;
+            jobs = self.changed.wait_while(jobs, idle).unwrap_or_else(PoisonError::into_inner);
+            let next = jobs.awaited.pop_front().or_else(|| jobs.later.pop_front());
+            let Some(job) = next else { return };
+            jobs.running = true;
+            drop(jobs);
+            // The compiler is not expected to panic; the caller sees a job without an answer.
+            drop(catch_unwind(AssertUnwindSafe(job)));
         }
     }
 
     fn settle(&self) {
-        drop(self.none.wait_while(self.lock(), |count| *count > 0).unwrap_or_else(PoisonError::into_inner));
+        let busy = |jobs: &mut Jobs| jobs.running || !jobs.awaited.is_empty() || !jobs.later.is_empty();
+        drop(self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -150,5 +156,29 @@ mod tests {
         assert_eq!(compiler.run(LARGE, || 1), Some(1));
         drop(go);
         compiler.settle();
+    }
+
+    #[test]
+    fn what_somebody_waits_for_goes_first() {
+        let compiler = Compiler::start().unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |what: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().unwrap().push(what)
+        };
+        compiler.later(1, move || assert!(wait.recv().is_err()));
+        compiler.later(1, note("later"));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| compiler.run(1, note("awaited")));
+            // Both are in the queue before the first is let go.
+            while compiler.small.0.lock().awaited.is_empty() {
+                std::thread::yield_now();
+            }
+            drop(go);
+            waiter.join().unwrap();
+        });
+        compiler.settle();
+        assert_eq!(*order.lock().unwrap(), ["awaited", "later"]);
     }
 }

@@ -11,8 +11,12 @@ const MIB: usize = 1 << 20;
 const RESERVED_PER_MEMORY: usize = 256 * MIB;
 const GUARD_PER_MEMORY: usize = 32 * MIB;
 
-/// Memories per instance slot. A component made by a JavaScript toolchain has three.
-const MEMORIES_PER_INSTANCE: u32 = 4;
+/// The most of each that one component may have. A component made by a JavaScript toolchain has three
+/// memories. The pool holds as many for every instance: only address space is reserved, and then the number
+/// of instances is the one limit that can be reached.
+const MEMORIES_PER_INSTANCE: u32 = 8;
+const TABLES_PER_INSTANCE: u32 = 30;
+const MODULES_PER_INSTANCE: u32 = 40;
 
 /// More than half of what 47 bits of user address space can hold; not worth asking the kernel for.
 const MOST_ADDRESS_SPACE: u64 = 1 << 46;
@@ -21,7 +25,7 @@ const MOST_ADDRESS_SPACE: u64 = 1 << 46;
 /// what one policy may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// How many policies may be running at once, in the whole process. The pool holds four times as
+    /// How many policies may be running at once, in the whole process. The pool holds five times as
     /// many instances: those that are ready-made, those that are used up, and those of staging.
     pub instances: u32,
     /// How many instances of one policy to keep ready-made; fewer of a policy that takes much memory.
@@ -129,7 +133,7 @@ impl EngineConfig {
 
     /// Instances the pool holds.
     fn pool(&self) -> u32 {
-        self.instances.saturating_mul(4)
+        self.instances.saturating_mul(5)
     }
 
     /// Instances that may be ready-made, over all policies.
@@ -137,7 +141,8 @@ impl EngineConfig {
         (self.instances as usize).saturating_mul(2)
     }
 
-    /// Used instances that may wait to be taken apart. The rest of the pool is for staging.
+    /// Used instances that may wait to be taken apart, and as many are being taken apart. The rest of the
+    /// pool is for staging.
     pub(crate) fn used(&self) -> usize {
         self.instances as usize / 2
     }
@@ -154,13 +159,13 @@ impl EngineConfig {
         let n = self.pool();
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(n)
-            .total_core_instances(n.saturating_mul(16))
+            .total_core_instances(n.saturating_mul(MODULES_PER_INSTANCE))
             .total_memories(n.saturating_mul(MEMORIES_PER_INSTANCE))
-            .total_tables(n.saturating_mul(8))
+            .total_tables(n.saturating_mul(TABLES_PER_INSTANCE))
             .max_memory_size(self.reserved_per_memory())
-            .max_core_instances_per_component(40)
-            .max_memories_per_component(8)
-            .max_tables_per_component(30)
+            .max_core_instances_per_component(MODULES_PER_INSTANCE)
+            .max_memories_per_component(MEMORIES_PER_INSTANCE)
+            .max_tables_per_component(TABLES_PER_INSTANCE)
             .table_elements(60_000)
             .max_core_instance_size(2 * MIB)
             .max_component_instance_size(2 * MIB)

@@ -1,9 +1,10 @@
 //! The engine: one wasmtime, its ticker, its pool, and the way from bytes to a policy that answers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_core::verdict::{Failure, FailureKind};
@@ -33,20 +34,29 @@ use crate::ticker::Ticker;
 const CACHED_MODULES: usize = 64;
 /// Failed cases that are named.
 const CASES_SHOWN: usize = 5;
+/// How long all cases of a policy may take.
+const CASES_TIME: Duration = Duration::from_secs(60);
+/// How many sets of cases are remembered as passed.
+const PASSED: usize = 1_024;
 /// How long a new set waits for ready instances before it serves without.
 const WARM_UP: Duration = Duration::from_millis(100);
 
 /// The policy runtime. One per process.
 pub struct Engine {
-    // First, so that they stop before what they work on goes away.
-    _ticker: Ticker,
     compiler: Compiler,
     pub(crate) janitor: Janitor,
     pub(crate) runtime: Arc<Runtime>,
     artifacts: Arc<Artifacts>,
     slots: Slots,
+    /// Instances that are configured while a decision waits: a policy that is slow to configure must not
+    /// take every slot.
+    slow: Slots,
     modules: Cache<Compiled>,
+    /// What passed: module, settings and cases.
+    passed: Mutex<BTreeSet<[u8; 32]>>,
     compilations: AtomicU64,
+    // Last: whatever still runs is cut off by it.
+    _ticker: Ticker,
 }
 
 impl fmt::Debug for Engine {
@@ -65,19 +75,21 @@ impl Engine {
         config.check()?;
         let wasm = wasmtime::Engine::new(&config.wasmtime(has_swap()))
             .map_err(|e| config.pool_error(cut(&format!("{e:#}"), 300)))?;
-        let artifacts = Arc::new(Artifacts::open(config.cache.as_ref(), &wasm)?);
-        let slots = Slots::new(config.instances);
+        let artifacts = Arc::new(Artifacts::open(config.cache.as_ref(), &wasm, config.memory_limit)?);
+        let (slots, slow) = (Slots::new(config.instances), config.instances.div_ceil(4));
         let ticker = Ticker::start(&wasm)?;
         let runtime = Arc::new(Runtime { wasm, config });
         Ok(Arc::new(Self {
-            _ticker: ticker,
             compiler: Compiler::start()?,
             janitor: Janitor::start(Arc::clone(&runtime))?,
             runtime,
             artifacts,
             slots,
+            slow: Slots::new(slow),
             modules: Cache::new(CACHED_MODULES),
+            passed: Mutex::default(),
             compilations: AtomicU64::new(0),
+            _ticker: ticker,
         }))
     }
 
@@ -126,7 +138,9 @@ impl Engine {
             }
             entries.push(Entry::new(spec, self.load(spec)));
         }
-        self.janitor.settle(WARM_UP);
+        if specs.iter().any(|spec| spec.start == Start::Ready) {
+            self.janitor.settle(WARM_UP);
+        }
         PolicySet::new(Arc::clone(self), generation, entries)
     }
 
@@ -162,9 +176,20 @@ impl Engine {
     /// Runs the policy's own cases, if it has any.
     fn pass(self: &Arc<Self>, spec: &PolicySpec) -> Result<(), Problem> {
         let Some(text) = &spec.cases else { return Ok(()) };
+        let seed = configure_seed(&digest_of(&spec.module), &spec.settings);
+        let what = digest_of(&[seed, digest_of(text.as_bytes())].concat());
+        if self.passed().contains(&what) {
+            return Ok(());
+        }
         let problem = |message: String| Problem::new(Stage::Cases, message);
-        let report = Cases::parse(text).map_err(|e| problem(e.to_string()))?.run(self, spec);
+        let cases = Cases::parse(text).map_err(|e| problem(e.to_string()))?;
+        let report = cases.run_within(CASES_TIME, self, spec);
         if report.passed() {
+            let mut passed = self.passed();
+            if passed.len() >= PASSED {
+                passed.clear();
+            }
+            passed.insert(what);
             return Ok(());
         }
         let names: Vec<String> = report.failures().map(|(name, _)| format!("`{}`", cut(name, 120))).collect();
@@ -179,6 +204,10 @@ impl Engine {
         Err(problem(format!("{}; `countersign policy test` shows how", parts.join("; "))))
     }
 
+    fn passed(&self) -> MutexGuard<'_, BTreeSet<[u8; 32]>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What instances are made from: shared with every other policy of this module and settings.
     fn prepared(&self, spec: &PolicySpec) -> Result<Arc<Prepared>, Problem> {
         let digest = digest_of(&spec.module);
@@ -189,9 +218,11 @@ impl Engine {
             return Ok(known);
         }
         let (compiled, first) = self.verified(spec)?;
-        let prepared = Arc::new(self.prepare(spec, compiled, first, self.runtime.config.ready));
-        self.janitor.look_after(&prepared);
-        self.snapshot_later(&prepared, &spec.module);
+        let own = Arc::new(self.prepare(spec, compiled, first, self.runtime.config.ready));
+        let prepared = self.janitor.look_after(Arc::clone(&own));
+        if Arc::ptr_eq(&own, &prepared) {
+            self.snapshot_later(&prepared, &spec.module);
+        }
         Ok(prepared)
     }
 
@@ -207,9 +238,11 @@ impl Engine {
         check_spec(spec, &digest)?;
         let compiled = self.module(&spec.module, &digest)?;
         let document = settings::read(&spec.settings)?;
-        let _slot = self.admit().map_err(|f| Problem::new(Stage::Configure, f.message))?;
         let seed = configure_seed(&digest, &spec.settings);
-        match self.runtime.configured(&compiled, seed, &spec.settings) {
+        let slot = self.admit().map_err(|f| Problem::new(Stage::Configure, f.message))?;
+        let configured = self.runtime.configured(&compiled, seed, &spec.settings);
+        drop(slot);
+        match configured {
             // The policy first: what it says of its own settings helps more than what a schema can say.
             Ok(first) => {
                 settings::check(&document, &compiled.about.settings_schema)?;
@@ -292,8 +325,17 @@ impl Engine {
 
     /// A place to run in.
     pub(crate) fn admit(&self) -> Result<Slot<'_>, Failure> {
+        self.place(&self.slots)
+    }
+
+    /// A place to be configured in while a decision waits.
+    pub(crate) fn admit_slow(&self) -> Result<Slot<'_>, Failure> {
+        self.place(&self.slow)
+    }
+
+    fn place<'a>(&self, slots: &'a Slots) -> Result<Slot<'a>, Failure> {
         let wait = Duration::from_millis(u64::from(self.runtime.config.admission_wait_ms));
-        self.slots.acquire(wait).ok_or_else(|| {
+        slots.acquire(wait).ok_or_else(|| {
             let message = format!(
                 "all {} policy instances stayed busy for {} ms; raise the engine's `instances`",
                 self.runtime.config.instances, self.runtime.config.admission_wait_ms

@@ -74,7 +74,7 @@ impl Guest {
     /// Before `evaluate`: the clock is at zero.
     pub(crate) fn new(memory_limit: usize, seed: [u8; 32]) -> Self {
         Self {
-            memory: Memory { limit: memory_limit, used: 0, refused: false },
+            memory: Memory { limit: memory_limit, used: 0, before: 0, refused: false },
             clock: Timestamp::from_millis(0),
             seed,
             drawn: [0; 3],
@@ -103,12 +103,8 @@ impl Guest {
         self.handles = self.handles.saturating_add(1);
     }
 
-    /// A handle came back.
-    pub(crate) fn take_back(&mut self) {
-        self.handles = self.handles.saturating_sub(1);
-    }
-
-    /// Handles the instance still has. They are not part of its memory.
+    /// Handles the instance was ever given. They are not part of its memory, and nor is the order in which
+    /// their numbers are used again.
     pub(crate) fn handles(&self) -> u32 {
         self.handles
     }
@@ -200,6 +196,8 @@ impl log::Host for Guest {
 pub(crate) struct Memory {
     limit: usize,
     used: usize,
+    /// What was used before the growth that was allowed last.
+    before: usize,
     /// A growth was refused: worth saying when the policy then traps.
     pub(crate) refused: bool,
 }
@@ -216,15 +214,23 @@ impl Memory {
 }
 
 impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used = self.used.saturating_sub(current).saturating_add(desired);
-        let fits = used <= self.limit;
+        let fits = used <= self.limit && maximum.is_none_or(|maximum| desired <= maximum);
         if fits {
+            self.before = self.used;
             self.used = used;
         } else {
             self.refused = true;
         }
         Ok(fits)
+    }
+
+    /// What was counted and did not happen is not used: an instance and its snapshot must count alike.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used = self.before;
+        self.refused = true;
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -284,11 +290,22 @@ mod tests {
 
     #[test]
     fn memory_is_counted_over_all_memories() {
-        let mut memory = Memory { limit: 100, used: 0, refused: false };
+        let mut memory = Memory { limit: 100, used: 0, before: 0, refused: false };
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(!memory.memory_growing(0, 60, None).unwrap(), "a second memory");
         assert!(memory.refused);
         assert!(memory.memory_growing(60, 100, None).unwrap());
+    }
+
+    #[test]
+    fn a_growth_that_does_not_happen_is_not_counted() {
+        let mut memory = Memory { limit: 100, used: 0, before: 0, refused: false };
+        assert!(memory.memory_growing(0, 10, Some(20)).unwrap());
+        assert!(!memory.memory_growing(10, 30, Some(20)).unwrap(), "beyond its own maximum");
+        assert_eq!(memory.used(), 10);
+        assert!(memory.memory_growing(10, 20, Some(20)).unwrap());
+        memory.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert_eq!(memory.used(), 10);
     }
 
     #[test]

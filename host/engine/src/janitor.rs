@@ -2,6 +2,7 @@
 //! for neither. It only moves work: whatever it has not done, the decision does itself.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -65,14 +66,20 @@ impl Janitor {
         self.shared.registry().get(seed).and_then(Weak::upgrade)
     }
 
-    /// Keeps instances of this policy ready for as long as somebody uses it.
-    pub(crate) fn look_after(&self, prepared: &Arc<Prepared>) {
-        {
+    /// Keeps instances of this policy ready for as long as somebody uses it. Answers the one that is looked
+    /// after: this, or an equal one that another thread prepared meanwhile.
+    pub(crate) fn look_after(&self, prepared: Arc<Prepared>) -> Arc<Prepared> {
+        let kept = {
             let mut registry = self.shared.registry();
             registry.retain(|_, weak| weak.strong_count() > 0);
-            registry.insert(prepared.seed, Arc::downgrade(prepared));
-        }
+            let first = registry.get(&prepared.seed).and_then(Weak::upgrade);
+            first.unwrap_or_else(|| {
+                registry.insert(prepared.seed, Arc::downgrade(&prepared));
+                prepared
+            })
+        };
         self.nudge(true);
+        kept
     }
 
     /// Takes a used instance apart, later if there is room for that.
@@ -132,34 +139,70 @@ impl Shared {
         }
     }
 
-    /// One round; whether there was anything to do.
+    /// Rounds until there is nothing more to do; whether there was anything. Each policy gets one instance a
+    /// round: one that takes long to configure keeps nobody else waiting for more than that.
     fn work(&self) -> bool {
-        let used = std::mem::take(&mut *self.lock_used());
-        let mut worked = !used.is_empty();
-        drop(used);
-        for prepared in self.in_use() {
-            while self.room() && prepared.wants() && !self.stop.load(Ordering::Acquire) {
-                worked = true;
-                match prepared.make(&self.runtime) {
-                    Ok(one) => prepared.add(one),
-                    // It is not tried again ahead of time; a decision that needs one says why.
-                    Err(_) => break,
-                }
+        let mut worked = false;
+        loop {
+            let (in_use, share) = self.in_use();
+            let mut round = self.take_apart();
+            for seed in in_use {
+                round |= self.make_one(&seed, share);
+                round |= self.take_apart();
             }
+            if !round || self.stop.load(Ordering::Acquire) {
+                return worked;
+            }
+            worked = true;
         }
-        worked
+    }
+
+    fn take_apart(&self) -> bool {
+        let used = std::mem::take(&mut *self.lock_used());
+        let any = !used.is_empty();
+        // wasmtime is not expected to panic; this thread must not end if it does.
+        if catch_unwind(AssertUnwindSafe(|| drop(used))).is_err() {
+            tracing::error!("the policy engine failed while taking instances apart");
+        }
+        any
+    }
+
+    fn make_one(&self, seed: &[u8; 32], share: usize) -> bool {
+        let prepared = self.registry().get(seed).and_then(Weak::upgrade);
+        // With nobody else holding it, it goes as soon as this does.
+        let Some(prepared) = prepared.filter(|p| Arc::strong_count(p) > 1) else { return false };
+        if !self.room() || !prepared.wants(share) || self.stop.load(Ordering::Acquire) {
+            return false;
+        }
+        // Not tried again ahead of time if it fails; a decision that needs one says why.
+        match catch_unwind(AssertUnwindSafe(|| prepared.make(&self.runtime))) {
+            Ok(Ok(one)) => prepared.add(one),
+            Ok(Err(_)) => {}
+            Err(_) => prepared.give_up(),
+        }
+        true
     }
 
     fn has_work(&self) -> bool {
-        !self.lock_used().is_empty() || (self.room() && self.in_use().iter().any(|p| p.wants()))
+        let (in_use, share) = self.in_use();
+        let wants = |seed: &[u8; 32]| {
+            let prepared = self.registry().get(seed).and_then(Weak::upgrade);
+            prepared.is_some_and(|p| Arc::strong_count(&p) > 1 && p.wants(share))
+        };
+        !self.lock_used().is_empty() || (self.room() && in_use.iter().any(wants))
     }
 
     fn room(&self) -> bool {
         self.ready.load(Ordering::Relaxed) < self.runtime.config.ready_in_all()
     }
 
-    fn in_use(&self) -> Vec<Arc<Prepared>> {
-        self.registry().values().filter_map(Weak::upgrade).collect()
+    /// Every policy in use, and how many ready instances each may have.
+    fn in_use(&self) -> (Vec<[u8; 32]>, usize) {
+        let registry = self.registry();
+        let in_use: Vec<_> =
+            registry.iter().filter(|(_, weak)| weak.strong_count() > 0).map(|(seed, _)| *seed).collect();
+        let share = self.runtime.config.ready_in_all() / in_use.len().max(1);
+        (in_use, share.max(1))
     }
 
     fn registry(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Weak<Prepared>>> {

@@ -47,8 +47,10 @@ pub(crate) struct Prepared {
     pub(crate) seed: [u8; 32],
     snapshot: OnceLock<Snapshot>,
     ready: Mutex<Vec<Configured>>,
-    /// How many to keep ready; known once the first instance shows its size.
-    target: AtomicUsize,
+    /// How many to keep ready at most; known once the first instance shows its size.
+    target: usize,
+    /// How many may be kept ready beside everybody else's.
+    share: AtomicUsize,
     /// Instances could not be made; nobody tries ahead of time until one could.
     failing: AtomicBool,
     /// All ready instances of the engine.
@@ -74,7 +76,8 @@ impl Prepared {
             seed,
             snapshot: OnceLock::new(),
             ready: Mutex::new(Vec::new()),
-            target: AtomicUsize::new(target),
+            target,
+            share: AtomicUsize::new(target),
             failing: AtomicBool::new(false),
             total,
         };
@@ -93,7 +96,16 @@ impl Prepared {
         if one.is_some() {
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
-        (one, left * 2 < self.target.load(Ordering::Relaxed))
+        (one, left * 2 < self.wanted())
+    }
+
+    fn wanted(&self) -> usize {
+        self.target.min(self.share.load(Ordering::Relaxed))
+    }
+
+    /// Whether a new instance must be configured, which may take long.
+    pub(crate) fn is_slow(&self) -> bool {
+        !matches!(self.snapshot.get(), Some(Ok(_)))
     }
 
     /// A new instance, now.
@@ -111,9 +123,15 @@ impl Prepared {
         runtime.configured(&self.compiled, self.seed, &self.settings)
     }
 
-    /// Whether another ready instance is wanted.
-    pub(crate) fn wants(&self) -> bool {
-        !self.failing.load(Ordering::Relaxed) && self.lock().len() < self.target.load(Ordering::Relaxed)
+    /// Whether another ready instance is wanted, when everybody may keep `share`.
+    pub(crate) fn wants(&self, share: usize) -> bool {
+        self.share.store(share, Ordering::Relaxed);
+        !self.failing.load(Ordering::Relaxed) && self.lock().len() < self.wanted()
+    }
+
+    /// No instance is made ahead of time until a decision could make one.
+    pub(crate) fn give_up(&self) {
+        self.failing.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn add(&self, one: Configured) {

@@ -5,9 +5,12 @@
 //! fetched, is why this is not a library: those bound neither. A keyword that would constrain the
 //! document and is not known here is refused too; only annotations are passed over.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
-use regex::RegexBuilder;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 /// Applications of a schema to a value.
@@ -16,8 +19,9 @@ const STEPS: u32 = 200_000;
 const DEPTH: u32 = 64;
 /// Problems collected.
 const PROBLEMS: usize = 64;
-/// Compiled size of one pattern.
+/// Compiled size of one pattern, and what compiling it costs in steps.
 const PATTERN_BYTES: usize = 1 << 18;
+const PATTERN_STEPS: usize = 500;
 
 /// Says nothing about a document.
 const ANNOTATIONS: [&str; 15] = [
@@ -63,7 +67,15 @@ type Checked = Result<(), BadSchema>;
 /// # Errors
 /// When the schema asks for what is not supported, or for too much work.
 pub(crate) fn validate(schema: &Value, document: &Value) -> Result<Vec<Found>, BadSchema> {
-    let mut run = Run { root: schema, steps: STEPS, depth: 0, found: Vec::new() };
+    let mut run = Run {
+        root: schema,
+        steps: STEPS,
+        depth: 0,
+        found: Vec::new(),
+        quiet: false,
+        failed: false,
+        patterns: BTreeMap::new(),
+    };
     run.apply(schema, document, "")?;
     Ok(run.found)
 }
@@ -73,15 +85,19 @@ struct Run<'s> {
     steps: u32,
     depth: u32,
     found: Vec<Found>,
+    /// What is found now only answers whether a schema holds.
+    quiet: bool,
+    failed: bool,
+    patterns: BTreeMap<&'s str, Regex>,
 }
 
 impl<'s> Run<'s> {
     fn apply(&mut self, schema: &'s Value, value: &Value, at: &str) -> Checked {
-        self.spend()?;
+        self.spend(1)?;
         match schema {
             Value::Bool(true) => Ok(()),
             Value::Bool(false) => {
-                self.report(at, "nothing is allowed here");
+                self.report(at, || "nothing is allowed here".to_owned());
                 Ok(())
             }
             Value::Object(keywords) => {
@@ -97,26 +113,44 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn spend(&mut self) -> Checked {
-        self.steps = self.steps.checked_sub(1).ok_or_else(|| {
+    /// Pays for work: everything whose amount the schema or the document decides.
+    fn spend(&mut self, steps: usize) -> Checked {
+        let left = u32::try_from(steps).ok().and_then(|steps| self.steps.checked_sub(steps));
+        self.steps = left.ok_or_else(|| {
             BadSchema(format!("takes more than {STEPS} steps to apply to these settings; simplify it"))
         })?;
         Ok(())
     }
 
-    fn report(&mut self, at: &str, message: impl Into<String>) {
-        if self.found.len() < PROBLEMS {
-            self.found.push(Found { path: at.to_owned(), message: message.into() });
+    /// The message is made only if somebody will read it.
+    fn report(&mut self, at: &str, message: impl FnOnce() -> String) {
+        self.failed = true;
+        if !self.quiet && self.found.len() < PROBLEMS {
+            self.found.push(Found { path: at.to_owned(), message: message() });
         }
     }
 
     /// Applies a schema and answers whether it held, reporting nothing.
     fn holds(&mut self, schema: &'s Value, value: &Value, at: &str) -> Result<bool, BadSchema> {
-        let before = std::mem::take(&mut self.found);
+        let before = (std::mem::replace(&mut self.quiet, true), std::mem::replace(&mut self.failed, false));
         let done = self.apply(schema, value, at);
-        let held = self.found.is_empty();
-        self.found = before;
+        let held = !self.failed;
+        (self.quiet, self.failed) = before;
         done.map(|()| held)
+    }
+
+    /// Matching takes time linear in the text, whatever the pattern; compiling one costs more and is done once.
+    fn pattern(&mut self, source: &'s str) -> Result<Regex, BadSchema> {
+        if let Some(known) = self.patterns.get(source) {
+            return Ok(known.clone());
+        }
+        self.spend(PATTERN_STEPS)?;
+        let built = RegexBuilder::new(source).size_limit(PATTERN_BYTES).build();
+        let built = built.map_err(|_| {
+            BadSchema(format!("has a pattern this host cannot match: {}", crate::failure::cut(source, 120)))
+        })?;
+        self.patterns.insert(source, built.clone());
+        Ok(built)
     }
 
     fn keyword(
@@ -135,14 +169,15 @@ impl<'s> Run<'s> {
             "type" => self.kind(body, value, at),
             "enum" => {
                 let options = list(body, name)?;
+                self.spend(options.len())?;
                 if !options.contains(value) {
-                    self.report(at, format!("must be one of {}", shown_all(options)));
+                    self.report(at, || format!("must be one of {}", shown_all(options)));
                 }
                 Ok(())
             }
             "const" => {
                 if body != value {
-                    self.report(at, format!("must be {}", shown(body)));
+                    self.report(at, || format!("must be {}", shown(body)));
                 }
                 Ok(())
             }
@@ -185,6 +220,7 @@ impl<'s> Run<'s> {
     }
 
     fn kind(&mut self, body: &Value, value: &Value, at: &str) -> Checked {
+        self.spend(body.as_array().map_or(0, Vec::len))?;
         let is = |wanted: &Value| match wanted.as_str() {
             Some("null") => Ok(value.is_null()),
             Some("boolean") => Ok(value.is_boolean()),
@@ -200,7 +236,7 @@ impl<'s> Run<'s> {
             one => is(one)?,
         };
         if !held {
-            self.report(at, format!("must be of type {}, not {}", plain(body), shown(value)));
+            self.report(at, || format!("must be of type {}, not {}", plain(body), shown(value)));
         }
         Ok(())
     }
@@ -217,7 +253,7 @@ impl<'s> Run<'s> {
             "allOf" => list(body, name)?.iter().try_for_each(|one| self.apply(one, value, at)),
             "not" => {
                 if self.holds(body, value, at)? {
-                    self.report(at, "is what must not be here");
+                    self.report(at, || "is what must not be here".to_owned());
                 }
                 Ok(())
             }
@@ -231,8 +267,8 @@ impl<'s> Run<'s> {
                     held += usize::from(self.holds(one, value, at)?);
                 }
                 match (name, held) {
-                    ("anyOf", 0) | ("oneOf", 0) => self.report(at, "fits none of the alternatives"),
-                    ("oneOf", 2..) => self.report(at, "fits more than one of the alternatives"),
+                    ("anyOf", 0) | ("oneOf", 0) => self.report(at, || "fits none of the alternatives".to_owned()),
+                    ("oneOf", 2..) => self.report(at, || "fits more than one of the alternatives".to_owned()),
                     _ => {}
                 }
                 Ok(())
@@ -254,9 +290,12 @@ impl<'s> Run<'s> {
             }),
             "patternProperties" => {
                 for (source, schema) in map(body, name)? {
-                    let pattern = pattern(source)?;
-                    for (key, value) in members.iter().filter(|(key, _)| pattern.is_match(key)) {
-                        self.apply(schema, value, &below(at, key))?;
+                    let pattern = self.pattern(source)?;
+                    for (key, value) in members {
+                        self.spend(1 + key.len() / 64)?;
+                        if pattern.is_match(key) {
+                            self.apply(schema, value, &below(at, key))?;
+                        }
                     }
                 }
                 Ok(())
@@ -266,18 +305,20 @@ impl<'s> Run<'s> {
                 members.keys().try_for_each(|key| self.apply(body, &Value::String(key.clone()), &below(at, key)))
             }
             "required" => {
+                self.spend(list(body, name)?.len())?;
                 for key in strings(body, name)? {
                     if !members.contains_key(key) {
-                        self.report(at, format!("`{key}` is missing"));
+                        self.report(at, || format!("`{key}` is missing"));
                     }
                 }
                 Ok(())
             }
             "dependentRequired" => {
                 for (key, others) in map(body, name)? {
+                    self.spend(1 + list(others, name)?.len())?;
                     for other in strings(others, name)?.into_iter().filter(|_| members.contains_key(key)) {
                         if !members.contains_key(other) {
-                            self.report(at, format!("`{key}` needs `{other}` beside it"));
+                            self.report(at, || format!("`{key}` needs `{other}` beside it"));
                         }
                     }
                 }
@@ -296,17 +337,19 @@ impl<'s> Run<'s> {
     ) -> Checked {
         let named = all.get("properties").and_then(Value::as_object);
         let patterns = match all.get("patternProperties").and_then(Value::as_object) {
-            Some(sources) => sources.keys().map(|source| pattern(source)).collect::<Result<Vec<_>, _>>()?,
+            Some(sources) => sources.keys().map(|source| self.pattern(source)).collect::<Result<Vec<_>, _>>()?,
             None => Vec::new(),
         };
         for (key, value) in members {
-            self.spend()?;
+            self.spend(1 + patterns.len() * (1 + key.len() / 64))?;
             let known = named.is_some_and(|n| n.contains_key(key)) || patterns.iter().any(|p| p.is_match(key));
             match body {
                 _ if known => {}
                 Value::Bool(false) => {
-                    let allowed: Vec<&str> = named.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-                    self.report(&below(at, key), format!("unknown key; there are {}", allowed.join(", ")));
+                    self.report(&below(at, key), || {
+                        let allowed: Vec<&str> = named.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+                        format!("unknown key; there are {}", allowed.join(", "))
+                    });
                 }
                 schema => self.apply(schema, value, &below(at, key))?,
             }
@@ -339,15 +382,15 @@ impl<'s> Run<'s> {
                         return Ok(());
                     }
                 }
-                self.report(at, "lacks an item that it must contain");
+                self.report(at, || "lacks an item that it must contain".to_owned());
                 Ok(())
             }
             "uniqueItems" => {
                 for (i, item) in items.iter().enumerate() {
                     for earlier in items.iter().take(i) {
-                        self.spend()?;
+                        self.spend(1)?;
                         if body == &Value::Bool(true) && earlier == item {
-                            self.report(&below(at, &i.to_string()), "is in the list twice");
+                            self.report(&below(at, &i.to_string()), || "is in the list twice".to_owned());
                             break;
                         }
                     }
@@ -358,19 +401,20 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn string(&mut self, name: &str, body: &Value, text: &str, at: &str) -> Checked {
+    fn string(&mut self, name: &str, body: &'s Value, text: &str, at: &str) -> Checked {
+        self.spend(text.len() / 64)?;
         match name {
             "pattern" => {
                 let source = body.as_str().ok_or_else(|| misused(name))?;
-                if !pattern(source)?.is_match(text) {
-                    self.report(at, format!("does not have the form {}", crate::failure::cut(source, 120)));
+                if !self.pattern(source)?.is_match(text) {
+                    self.report(at, || format!("does not have the form {}", crate::failure::cut(source, 120)));
                 }
                 Ok(())
             }
             // The one format that only the host can check; all others are annotations.
             "format" => {
                 if body.as_str() == Some("iana-time-zone") && !countersign_core::budget::is_zone(text) {
-                    self.report(at, "is not an IANA time zone such as UTC or Europe/Berlin");
+                    self.report(at, || "is not an IANA time zone such as UTC or Europe/Berlin".to_owned());
                 }
                 Ok(())
             }
@@ -383,28 +427,46 @@ impl<'s> Run<'s> {
         let limit = body.as_u64().ok_or_else(|| misused(name))?;
         let count = count as u64;
         if name.starts_with("min") && count < limit {
-            self.report(at, format!("has {count} {what}, at least {limit} are needed"));
+            self.report(at, || format!("has {count} {what}, at least {limit} are needed"));
         } else if name.starts_with("max") && count > limit {
-            self.report(at, format!("has {count} {what}, at most {limit} are allowed"));
+            self.report(at, || format!("has {count} {what}, at most {limit} are allowed"));
         }
         Ok(())
     }
 
     fn number(&mut self, name: &str, body: &Value, number: &serde_json::Number, at: &str) -> Checked {
-        let limit = body.as_f64().ok_or_else(|| misused(name))?;
-        let value = number.as_f64().unwrap_or(f64::NAN);
+        let Value::Number(limit) = body else { return Err(misused(name)) };
+        let order = compared(number, limit);
         let (held, what) = match name {
-            "minimum" => (value >= limit, "at least"),
-            "maximum" => (value <= limit, "at most"),
-            "exclusiveMinimum" => (value > limit, "above"),
-            "exclusiveMaximum" => (value < limit, "below"),
-            _ => (limit > 0.0 && (value / limit).fract() == 0.0, "a multiple of"),
+            "minimum" => (order.is_some_and(Ordering::is_ge), "at least"),
+            "maximum" => (order.is_some_and(Ordering::is_le), "at most"),
+            "exclusiveMinimum" => (order.is_some_and(Ordering::is_gt), "above"),
+            "exclusiveMaximum" => (order.is_some_and(Ordering::is_lt), "below"),
+            _ => (is_multiple(number, limit), "a multiple of"),
         };
         if !held {
-            self.report(at, format!("must be {what} {body}"));
+            self.report(at, || format!("must be {what} {body}"));
         }
         Ok(())
     }
+}
+
+/// Exactly, if both are integers.
+fn compared(a: &serde_json::Number, b: &serde_json::Number) -> Option<Ordering> {
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => Some(a.cmp(&b)),
+        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
+    }
+}
+
+/// 0.07 is a multiple of 0.01, although no double is.
+fn is_multiple(number: &serde_json::Number, of: &serde_json::Number) -> bool {
+    if let (Some(number), Some(of)) = (number.as_i128(), of.as_i128()) {
+        return number.checked_rem(of) == Some(0);
+    }
+    let (Some(number), Some(of)) = (number.as_f64(), of.as_f64()) else { return false };
+    let times = number / of;
+    of > 0.0 && (times - times.round()).abs() <= 1e-9 * times.abs().max(1.0)
 }
 
 fn misused(name: &str) -> BadSchema {
@@ -423,19 +485,31 @@ fn strings<'a>(body: &'a Value, name: &str) -> Result<Vec<&'a str>, BadSchema> {
     list(body, name)?.iter().map(|one| one.as_str().ok_or_else(|| misused(name))).collect()
 }
 
-/// Matching takes time linear in the text, whatever the pattern.
-fn pattern(source: &str) -> Result<regex::Regex, BadSchema> {
-    let built = RegexBuilder::new(source).size_limit(PATTERN_BYTES).build();
-    built.map_err(|_| BadSchema(format!("has a pattern this host cannot match: {}", crate::failure::cut(source, 120))))
-}
-
 /// A JSON pointer one step further.
 fn below(at: &str, key: &str) -> String {
     format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
+/// The beginning of a value. No more of it is written than is shown.
 fn shown(value: &Value) -> String {
-    crate::failure::cut(&value.to_string(), 80)
+    struct Beginning(Vec<u8>);
+    impl io::Write for Beginning {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.len() > 400 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.extend(bytes.iter().take(512));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut beginning = Beginning(Vec::new());
+    // It ends early when there is more than is shown.
+    drop(serde_json::to_writer(&mut beginning, value));
+    crate::failure::cut(&String::from_utf8_lossy(&beginning.0), 80)
 }
 
 fn shown_all(values: &[Value]) -> String {
@@ -524,6 +598,9 @@ mod tests {
         check(&json!({"exclusiveMinimum": 1}), &json!(1), &[""]);
         check(&json!({"multipleOf": 5}), &json!(15), &[]);
         check(&json!({"multipleOf": 5}), &json!(16), &[""]);
+        check(&json!({"multipleOf": 0.01}), &json!(0.07), &[]);
+        check(&json!({"multipleOf": 0.01}), &json!(0.075), &[""]);
+        check(&json!({"maximum": 4_000_000_000_000_000_000_u64}), &json!(4_000_000_000_000_000_001_u64), &[""]);
         check(&json!({"format": "iana-time-zone"}), &json!("Europe/Berlin"), &[]);
         check(&json!({"format": "iana-time-zone"}), &json!("Mars/Base"), &[""]);
         check(&json!({"format": "date-time"}), &json!("whenever"), &[]);
@@ -561,6 +638,11 @@ mod tests {
         refused(&json!({"$ref": "#/$defs/d0", "$defs": defs}), &json!(1), "steps");
         let many: Vec<u32> = (0..5_000).collect();
         refused(&json!({"uniqueItems": true}), &json!(many), "steps");
+        let patterns: Map<String, Value> = (0..500).map(|n| (format!("\\w{{9}}a{n}"), json!(true))).collect();
+        refused(&json!({"patternProperties": patterns}), &json!({}), "steps");
+        let options = json!({"enum": many});
+        let twice = json!({"allOf": [options, options, options, options, options, options, options, options, options]});
+        refused(&json!({"items": twice}), &json!(["a", "b", "c", "d", "e"]), "steps");
     }
 
     #[test]

@@ -257,7 +257,11 @@ impl PolicySet {
         if more {
             self.engine.janitor.nudge(true);
         }
-        one.map_or_else(|| prepared.make(runtime), Ok)
+        if let Some(one) = one {
+            return Ok(one);
+        }
+        let _place = if prepared.is_slow() { Some(self.engine.admit_slow().map_err(Unready::Failed)?) } else { None };
+        prepared.make(runtime)
     }
 }
 

@@ -155,10 +155,7 @@ where
 }
 
 fn resource<T: 'static>(linker: &mut LinkerInstance<'_, Guest>, name: &str) -> Result<()> {
-    linker.resource(name, ResourceType::host::<T>(), |mut store, _| {
-        store.data_mut().take_back();
-        Ok(())
-    })
+    linker.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
 }
 
 /// A handle the guest will own.

@@ -163,8 +163,17 @@ impl Policy for RoleMatrix {
     }
 }
 
+/// Roles that a message names.
+const LISTED: usize = 8;
+
+/// For people: a principal may have more roles than a message has room for.
 fn listed(roles: &[String]) -> String {
-    if roles.is_empty() { "a principal without a role".to_owned() } else { roles.join(", ") }
+    let named = roles.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match roles.len() {
+        0 => "a principal without a role".to_owned(),
+        1..=LISTED => named,
+        more => format!("{named} and {} more roles", more - LISTED),
+    }
 }
 
 export_policy!(RoleMatrix);

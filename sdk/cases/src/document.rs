@@ -186,7 +186,7 @@ impl Cases {
     /// What the cases ask of a policy that takes its settings.
     #[must_use]
     pub fn questions(&self, given: Option<&Value>) -> Vec<Question> {
-        let asks = |case: &&Case| !matches!(case.expect, Expected::Problems(_));
+        let asks = |case: &&Case| matches!(case.expect, Expected::Decision(_));
         let question = |case: &Case| Question {
             name: case.name.clone(),
             settings: case.settings.clone().unwrap_or_else(|| self.settings(given)),

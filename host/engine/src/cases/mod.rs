@@ -9,6 +9,7 @@ mod convert;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use countersign_cases::{CasesError, Difference, Failure, Kind, Outcome, Problem, Question, Report};
 use countersign_cases::{Judge, Refusal, Subject};
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub use convert::request;
 
+use crate::engine::now;
 use crate::{Engine, PolicySet, PolicySpec, Stage, StageError, Start};
 
 /// Cases judge answers, not speed: a busy machine must not fail them. Fuel still bounds them.
@@ -42,13 +44,19 @@ impl Cases {
     #[must_use]
     pub fn run(&self, engine: &Arc<Engine>, spec: &PolicySpec) -> Report {
         let given = serde_json::from_str(&spec.settings).unwrap_or_default();
-        self.0.run(&Component::new(engine, spec), Some(&given))
+        self.0.run(&Component::new(engine, spec, None), Some(&given))
+    }
+
+    /// Runs everything, as [`Cases::run`] does; what does not come to its turn within `time` fails.
+    pub(crate) fn run_within(&self, time: Duration, engine: &Arc<Engine>, spec: &PolicySpec) -> Report {
+        let given = serde_json::from_str(&spec.settings).unwrap_or_default();
+        self.0.run(&Component::new(engine, spec, now().checked_add(time)), Some(&given))
     }
 
     /// Runs everything on a module; cases that name no settings run under the file's own.
     #[must_use]
     pub fn run_alone(&self, engine: &Arc<Engine>, spec: &PolicySpec) -> Report {
-        self.0.run(&Component::new(engine, spec), None)
+        self.0.run(&Component::new(engine, spec, None), None)
     }
 
     /// The settings of a case that names none: those given, else the file's.
@@ -68,13 +76,14 @@ impl Cases {
 struct Component<'a> {
     engine: &'a Arc<Engine>,
     spec: &'a PolicySpec,
+    until: Option<Instant>,
     /// What became of each settings document.
     staged: RefCell<BTreeMap<String, Result<Arc<PolicySet>, StageError>>>,
 }
 
 impl<'a> Component<'a> {
-    fn new(engine: &'a Arc<Engine>, spec: &'a PolicySpec) -> Self {
-        Self { engine, spec, staged: RefCell::default() }
+    fn new(engine: &'a Arc<Engine>, spec: &'a PolicySpec, until: Option<Instant>) -> Self {
+        Self { engine, spec, until, staged: RefCell::default() }
     }
 
     fn stage(&self, settings: &Value) -> Result<Arc<PolicySet>, StageError> {
@@ -98,8 +107,9 @@ impl<'a> Component<'a> {
 
 impl Subject for Component<'_> {
     fn configure(&self, settings: &Value) -> Result<Box<dyn Judge + '_>, Refusal> {
+        in_time(self.until).map_err(Refusal::Failed)?;
         match self.stage(settings) {
-            Ok(set) => Ok(Box::new(Staged { set, name: self.spec.name.clone() })),
+            Ok(set) => Ok(Box::new(Staged { set, name: self.spec.name.clone(), until: self.until })),
             Err(error) if error.stage == Stage::Settings => Err(Refusal::Problems(problems(&error.message))),
             Err(error) => Err(Refusal::Failed(error.to_string())),
         }
@@ -109,10 +119,19 @@ impl Subject for Component<'_> {
 struct Staged {
     set: Arc<PolicySet>,
     name: String,
+    until: Option<Instant>,
+}
+
+fn in_time(until: Option<Instant>) -> Result<(), String> {
+    if until.is_some_and(|until| now() > until) {
+        return Err("all cases together took longer than the host waits".to_owned());
+    }
+    Ok(())
 }
 
 impl Judge for Staged {
     fn judge(&self, request: &Value) -> Result<countersign_cases::Decision, String> {
+        in_time(self.until)?;
         let request: SpendRequest = convert::request_of(request)?;
         let judgement = self.set.judge(std::slice::from_ref(&self.name), &request);
         let opinion = judgement.opinions.into_iter().next().ok_or("the engine gave no opinion")?;

@@ -160,7 +160,6 @@ fn battery() -> Vec<Extreme> {
                 },
             }),
         ),
-        extreme("more useful purchases than judged ones", json!({ "seller": { "judged": 0, "useful": 1 } })),
         extreme("64 roles", json!({ "principal": { "roles": vec![name.clone(); 64] } })),
         extreme(
             "64 claims and 64 facts",
