@@ -48,11 +48,18 @@ pub(crate) struct Purchase {
     lock: Option<OwnedMutexGuard<()>>,
 }
 
-/// Makes one call for an agent and pays for it if it must and may.
+/// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
+/// caller: a newer one might not.
 ///
 /// # Errors
 /// Everything the gateway itself refuses.
-pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
+pub async fn buy(
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    door: Door,
+) -> Result<Reply, Problem> {
     let span = info_span!(
         "purchase",
         agent = caller.principal.agent,
@@ -62,15 +69,20 @@ pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) 
         host = call.target.host(),
         door = door.as_str(),
     );
-    let task = tokio::spawn(run(gateway, caller, call, door).instrument(span));
+    let task = tokio::spawn(run(gateway, snapshot, caller, call, door).instrument(span));
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a purchase task ended abnormally");
         Err(Problem::new(Code::Overloaded, "the purchase ended abnormally; repeat it with the same purchase_id"))
     })
 }
 
-async fn run(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
-    let snapshot = gateway.live.load_full();
+async fn run(
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    door: Door,
+) -> Result<Reply, Problem> {
     let opened = Purchase::open(gateway, snapshot, caller, call, door);
     let purchase = opened.instrument(info_span!("identify")).await?;
     let id = purchase.key.purchase.to_string();
