@@ -138,6 +138,7 @@ fn activated(admin: &Admin, done: Result<u64, Refused>) -> Result<Answer, Proble
         Err(why) => {
             let code = match why.stage.as_str() {
                 "not-found" => Code::NotFound,
+                "forbidden" => Code::Forbidden,
                 "pinned" | "mandate" => Code::Conflict,
                 "record" => Code::LedgerUnavailable,
                 _ => Code::BadRequest,

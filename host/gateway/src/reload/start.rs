@@ -181,7 +181,7 @@ impl Begin<'_> {
             Some(last) if goes_on(last, &wanted) => last.clone(),
             _ => {
                 self.ledger.remember(candidate.parts.iter().flat_map(Part::blobs).collect()).await?;
-                self.ledger.activate(wanted.clone()).await?;
+                self.ledger.activate(wanted.clone(), true).await?;
                 wanted
             }
         };
