@@ -27,7 +27,8 @@ impl Reloader {
             let state = self.state();
             (state.record.clone(), state.serving.clone())
         };
-        if is_what_serves(&candidate, &record) {
+        let same_cases = candidate.parts.iter().zip(&serving.parts).all(|(a, b)| a.spec.cases == b.spec.cases);
+        if same_cases && is_what_serves(&candidate, &record) {
             if self.is_latest(candidate.seen) {
                 self.state().last_error = None;
             }

@@ -92,7 +92,7 @@ impl Candidate {
         for part in &mut parts {
             check_pin(said, part.name(), part.module_sha256())?;
             let pinned = part.clone().pinned(said.pin(part.name()).map(str::to_owned));
-            *part = match said.part(part.name()).filter(|file| file.serves_as(&pinned)) {
+            *part = match said.part(part.name()).filter(|file| file.is_recorded_as(&pinned)) {
                 Some(file) => file.clone(),
                 None => pinned.standing_for(Some(said.about(part.name()))),
             };
@@ -123,7 +123,11 @@ impl Candidate {
         let there_is = || refused("not-found", name, format!("there is no [policy.{name}]"));
         let part = parts.iter_mut().find(|p| p.name() == name).ok_or_else(there_is)?;
         check_pin(said, name, "")?;
-        let put = part.with(module.into(), settings);
+        let mut put = part.with(module.into(), settings);
+        if let Some(file) = said.part(name) {
+            // What stands in for a file passes the file's cases; the ledger keeps none.
+            put = put.passing(file.spec.cases.clone());
+        }
         // The same bytes as in the file are the file's own.
         *part = match said.part(name).filter(|file| file.serves_as(&put)) {
             Some(file) => file.clone(),
