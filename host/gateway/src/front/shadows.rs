@@ -15,7 +15,7 @@ use super::admin::{Admin, parse, said};
 use super::policies::one_of_few;
 use super::{Answer, json, not_found};
 use crate::builtin;
-use crate::config::OperatorRole;
+use crate::config::{OperatorRole, canonical_settings};
 use crate::problem::{Code, Problem};
 use crate::shadow::{Candidate, NotStarted, Shadows};
 use crate::state::Gateway;
@@ -123,7 +123,8 @@ fn candidate(bytes: &Bytes) -> Result<(Vec<u8>, Option<String>), Problem> {
         _ => return Err(bad("send a component's bytes, or one of module_base64 and module".to_owned())),
     };
     let settings = wanted.settings.filter(|s| !s.is_null());
-    Ok((module, settings.map(|s| countersign_core::json::canonical(&s))))
+    let settings = settings.map(|s| canonical_settings(&s)).transpose().map_err(bad)?;
+    Ok((module, settings))
 }
 
 /// The record names who tried what, by digest.
