@@ -21,6 +21,8 @@ use crate::reload::Refused;
 const MAX_MODULE: usize = 32 << 20;
 /// Largest call that carries a module as text, with its settings.
 const MAX_CALL: usize = 46 << 20;
+/// Largest number of a generation: the store counts in 63 bits.
+const MAX_NUMBER: u64 = i64::MAX.unsigned_abs();
 /// Largest body of other calls, in bytes.
 const MAX_WORD: usize = 4 * 1024;
 
@@ -33,7 +35,7 @@ pub(super) async fn generations(admin: &Admin, query: &[(String, String)]) -> Re
             number.ok_or_else(|| Problem::new(Code::BadRequest, format!("{name}: 1 to {most}")))
         };
         match name.as_str() {
-            "before" | "cursor" => before = Some(number(u64::MAX)?),
+            "before" | "cursor" => before = Some(number(MAX_NUMBER)?),
             "limit" => limit = number(500)?,
             other => {
                 let detail = format!("`{other}` is not a parameter here; before and limit are");
