@@ -918,8 +918,9 @@ pub trait Ledger: Send + Sync {
 
     /// Writes a generation down, with its audit record, before it serves. Its number must follow the
     /// last one's ([`LedgerError::Conflict`] otherwise: somebody else was first), and the bytes it
-    /// names must be remembered ([`LedgerError::NotFound`]).
-    fn activate(&self, generation: Generation) -> Fut<'_, Result<(), LedgerError>>;
+    /// names must be remembered ([`LedgerError::NotFound`]). With `tightened`, it is the least whose
+    /// judgements are good, as by [`Ledger::require_generation`], from the same moment on.
+    fn activate(&self, generation: Generation, tightened: bool) -> Fut<'_, Result<(), LedgerError>>;
 
     /// Generations, newest first: at most `limit` of those below `before`, or of all. None is ever
     /// forgotten.

@@ -1,6 +1,6 @@
 //! Files of cases, for the reloader and for authors.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Largest file; the reader of cases refuses the same.
@@ -22,11 +22,17 @@ impl CaseFile {
     /// Why it cannot be read, with its path.
     pub fn read(path: &Path) -> Result<Self, String> {
         let fail = |why: String| format!("{}: {why}", path.display());
-        let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
-        if size > MAX_FILE {
-            return Err(fail(format!("{size} bytes of cases; at most {MAX_FILE}")));
+        // Opening a pipe waits for whoever writes into it, and a device never ends.
+        if !std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.is_file() {
+            return Err(fail("not a regular file".to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE {
+            return Err(fail(format!("more than {MAX_FILE} bytes of cases")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| fail("not UTF-8".to_owned()))?;
         Ok(Self { path: path.to_owned(), text })
     }
 
@@ -35,6 +41,14 @@ impl CaseFile {
     /// # Errors
     /// Why it cannot be read, or that nobody can know which of two counts.
     pub fn find(paths: &[PathBuf]) -> Result<Option<Self>, String> {
+        Self::locate(paths)?.map(|path| Self::read(&path)).transpose()
+    }
+
+    /// Whichever of `paths` is there.
+    ///
+    /// # Errors
+    /// As for [`Self::find`], without reading.
+    pub fn locate(paths: &[PathBuf]) -> Result<Option<PathBuf>, String> {
         let there = |path: &&PathBuf| {
             // What cannot be looked at is for reading to complain about.
             !matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == ErrorKind::NotFound)
@@ -42,7 +56,7 @@ impl CaseFile {
         let found: Vec<&PathBuf> = paths.iter().filter(there).collect();
         match found.as_slice() {
             [] => Ok(None),
-            [one] => Self::read(one).map(Some),
+            [one] => Ok(Some((*one).clone())),
             [one, other, ..] => Err(format!("there are {} and {}; keep one of them", one.display(), other.display())),
         }
     }
@@ -61,6 +75,10 @@ mod tests {
         assert_eq!(CaseFile::find(&paths), Ok(Some(CaseFile { path: paths[1].clone(), text: "x".into() })));
         std::fs::write(&paths[0], "y").unwrap();
         assert!(CaseFile::find(&paths).unwrap_err().contains("keep one of them"));
+        assert!(CaseFile::read(dir.path()).unwrap_err().contains("not a regular file"));
+        let long = dir.path().join("long");
+        std::fs::write(&long, vec![b' '; 1 + (4 << 20)]).unwrap();
+        assert!(CaseFile::read(&long).unwrap_err().contains("bytes of cases"));
         assert!(CaseFile::read(&dir.path().join("b")).unwrap_err().contains("/b: "));
     }
 }

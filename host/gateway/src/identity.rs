@@ -19,6 +19,8 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// What the session may spend.
     pub bounds: Option<Bounds>,
+    /// Digest of the token, to look again after a wait.
+    token_sha256: String,
 }
 
 /// What a session may spend.
@@ -60,12 +62,23 @@ pub async fn agent(
     ledger: &dyn Ledger,
     now: Timestamp,
 ) -> Result<Caller, Problem> {
-    let digest = token_sha256(token.ok_or_else(unauthenticated)?);
+    by_digest(token_sha256(token.ok_or_else(unauthenticated)?), config, ledger, now).await
+}
+
+/// The same caller, as it is now.
+///
+/// # Errors
+/// As for [`agent`].
+pub async fn again(caller: &Caller, config: &Config, ledger: &dyn Ledger, now: Timestamp) -> Result<Caller, Problem> {
+    by_digest(caller.token_sha256.clone(), config, ledger, now).await
+}
+
+async fn by_digest(digest: String, config: &Config, ledger: &dyn Ledger, now: Timestamp) -> Result<Caller, Problem> {
     if let Some((name, _)) = config.agents.iter().find(|(_, a)| a.token_sha256 == digest) {
         let principal = principal(config, name).ok_or_else(unauthenticated)?;
-        return Ok(Caller { principal, session: None, bounds: None });
+        return Ok(Caller { principal, session: None, bounds: None, token_sha256: digest });
     }
-    let session = ledger.session_by_token(digest).await?.ok_or_else(unauthenticated)?;
+    let session = ledger.session_by_token(digest.clone()).await?.ok_or_else(unauthenticated)?;
     // An agent removed from the configuration takes its sessions with it.
     let mut principal = principal(config, &session.agent).ok_or_else(unauthenticated)?;
     if session.closed_at.is_some() || session.expires_at <= now {
@@ -77,7 +90,7 @@ pub async fn agent(
     principal.project = session.project;
     principal.task = session.task;
     let bounds = Bounds { session: session.id, limit: session.limit, max_payments: session.max_payments };
-    Ok(Caller { principal, session: Some(session.id), bounds: Some(bounds) })
+    Ok(Caller { principal, session: Some(session.id), bounds: Some(bounds), token_sha256: digest })
 }
 
 fn principal(config: &Config, name: &str) -> Option<Principal> {

@@ -29,6 +29,9 @@ use crate::{reload, store, wallet, watch as watching};
 /// How often lapsed approvals are looked for, in milliseconds.
 const EXPIRY_MS: u64 = 5_000;
 
+/// Operators' calls that carry modules at a time.
+const STAGING: usize = 2;
+
 /// Why a gateway did not start.
 #[derive(Debug)]
 pub struct StartError(pub String);
@@ -130,6 +133,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         stops,
         flights: Flights::default(),
         judging: Semaphore::new(judging),
+        staging: Arc::new(Semaphore::new(STAGING)),
         shadows: Shadows::start(Arc::clone(&engine)).map_err(|e| fail("shadows")(&e))?,
         rate: RateLimiter::default(),
         listeners: [agent, admin],

@@ -218,6 +218,13 @@ impl Shadows {
         }
     }
 
+    /// Whether a candidate beside this policy would not be one too many.
+    #[must_use]
+    pub fn has_room_for(&self, policy: &str) -> bool {
+        let state = self.state();
+        state.shadows.len() < MOST_SHADOWS || state.shadows.contains_key(policy)
+    }
+
     /// Puts a candidate beside a policy, in the place of one that was there. Compiles: call it where
     /// blocking is allowed.
     ///

@@ -64,6 +64,8 @@ pub struct Gateway {
     /// Judgements at once: as many as the engine has places for one policy each, so that a decision that
     /// must wait does so here, where waiting costs no thread.
     pub judging: Semaphore,
+    /// Calls that carry modules at a time: each may hold tens of megabytes and a compiler.
+    pub staging: Arc<Semaphore>,
     /// Who judges beside the policies that count.
     pub shadows: Shadows,
     /// Decisions per minute.

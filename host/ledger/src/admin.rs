@@ -160,9 +160,16 @@ pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Remembered bytes.
-pub(crate) fn blob(conn: &Connection, digest: &[u8; 32]) -> Answer<Option<Vec<u8>>> {
-    one(conn, "SELECT bytes FROM blob WHERE digest=?1", [digest], |r| r.get(0))
+/// Remembered bytes, if they still are what they were remembered as: what is read back here is compiled
+/// and judges.
+pub(crate) fn blob(conn: &Connection, wanted: &[u8; 32]) -> Answer<Option<Vec<u8>>> {
+    let bytes: Option<Vec<u8>> = one(conn, "SELECT bytes FROM blob WHERE digest=?1", [wanted], |r| r.get(0))?;
+    match bytes {
+        Some(bytes) if digest(&bytes) != *wanted => {
+            Err(Fault::Broken(format!("remembered bytes do not hash to {}", hex::encode(wanted))))
+        }
+        same => Ok(same),
+    }
 }
 
 /// Appends a record of the caller's.

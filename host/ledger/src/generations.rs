@@ -5,15 +5,15 @@ use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::admin::blob;
+use crate::admin::{blob, require_generation};
 use crate::audit::append;
 use crate::sql::{Answer, Done, Fault, all, one, run};
 
 /// Generations one listing answers.
 const MOST_LISTED: u32 = 500;
 
-/// Writes a generation down, with its record.
-pub(crate) fn activate(conn: &Connection, g: &Generation) -> Answer<Done<()>> {
+/// Writes a generation down, with its record; if it takes anything away, what earlier ones judged is void.
+pub(crate) fn activate(conn: &Connection, g: &Generation, tightened: bool) -> Answer<Done<()>> {
     let last: Option<u64> = one(conn, "SELECT max(number) FROM generation", [], |r| r.get(0))?.flatten();
     let last = last.unwrap_or(0);
     if last.checked_add(1) != Some(g.number) {
@@ -40,6 +40,9 @@ pub(crate) fn activate(conn: &Connection, g: &Generation) -> Answer<Done<()>> {
             &g.mandates_stand_for,
         ),
     )?;
+    if tightened {
+        require_generation(conn, g.number)?;
+    }
     append(conn, g.at, "policies-activated", record(g)?)?;
     Ok(Done::Keep(()))
 }

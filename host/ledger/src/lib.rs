@@ -404,10 +404,10 @@ impl Ledger for SqliteLedger {
         self.read(move |conn| generations::remembered(conn, &digests))
     }
 
-    fn activate(&self, generation: Generation) -> Fut<'_, Result<(), LedgerError>> {
+    fn activate(&self, generation: Generation, tightened: bool) -> Fut<'_, Result<(), LedgerError>> {
         self.told_of(generation.at);
         // Small, and often what resolves trouble: going back must work on a full disk too.
-        self.write(Class::Relief, move |conn| generations::activate(conn, &generation))
+        self.write(Class::Relief, move |conn| generations::activate(conn, &generation, tightened))
     }
 
     fn generations(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<Generation>, LedgerError>> {

@@ -190,6 +190,7 @@ CREATE TABLE use_report(
   reporter INTEGER NOT NULL CHECK(reporter IN (0,1)), -- 0 agent, 1 person
   by TEXT NOT NULL, used TEXT NOT NULL, useful INTEGER NOT NULL CHECK(useful IN (0,1)),
   note TEXT, artifact TEXT, at INTEGER NOT NULL,
+  words INTEGER NOT NULL DEFAULT 1,  -- how often it was said anew
   PRIMARY KEY(payment,reporter)
 ) STRICT, WITHOUT ROWID;
 

@@ -13,7 +13,10 @@ use serde_json::json;
 
 use crate::audit::{append, cut};
 use crate::life;
-use crate::sql::{Answer, Done, Fault, all, run};
+use crate::sql::{Answer, Done, Fault, all, one, run};
+
+/// How often one side may change its word on a payment: each change is a record that is kept.
+const MOST_WORDS: u64 = 16;
 
 const fn number(reporter: Reporter) -> u8 {
     match reporter {
@@ -40,11 +43,18 @@ pub(crate) fn report(conn: &Connection, payment: PaymentId, report: &UseReport) 
     if last.is_some_and(|last| UseReport { at: report.at, ..last } == cut_report) {
         return Ok(Done::Undo(()));
     }
+    let sql = "SELECT words FROM use_report WHERE payment=?1 AND reporter=?2";
+    let words: Option<u64> = one(conn, sql, (payment.as_bytes(), kind), |r| r.get(0))?;
+    if words.is_some_and(|words| words >= MOST_WORDS) {
+        return Err(Fault::conflict(format!(
+            "what became of this payment was said {MOST_WORDS} times; the last counts"
+        )));
+    }
     run(
         conn,
         "INSERT INTO use_report(payment,reporter,by,used,useful,note,artifact,at) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)
          ON CONFLICT DO UPDATE SET by=excluded.by, used=excluded.used, useful=excluded.useful,
-           note=excluded.note, artifact=excluded.artifact, at=excluded.at",
+           note=excluded.note, artifact=excluded.artifact, at=excluded.at, words=use_report.words+1",
         (
             payment.as_bytes(),
             kind,

@@ -38,7 +38,7 @@ pub use environment::{Environment, Secret};
 pub use error::ConfigError;
 pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
-pub use policies::{Module, PolicyConfig, cases_beside};
+pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Tls};
 pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};

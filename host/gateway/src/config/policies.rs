@@ -8,7 +8,7 @@ use countersign_core::verdict::Mode;
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::reader::{Item, Read};
+use super::reader::{Item, Read, join};
 
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,39 @@ fn settings(item: &Item<'_>) -> Read<String> {
     Ok(json::canonical(&to_json(item)?))
 }
 
+/// Settings that came as JSON, held to what a configuration may say: an object without floats and without
+/// numbers that are not exact in every language. Canonical.
+///
+/// # Errors
+/// What is wrong and where.
+pub fn canonical_settings(settings: &Value) -> Result<String, String> {
+    if !settings.is_object() {
+        return Err("the settings are not a JSON object".to_owned());
+    }
+    check_exact(settings, "settings")?;
+    Ok(json::canonical(settings))
+}
+
+fn check_exact(value: &Value, place: &str) -> Result<(), String> {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            Err(format!("{place}: settings must not contain floats: they cannot hold money; write it in quotes"))
+        }
+        Value::Number(number) if !number.as_i64().is_some_and(is_exact) => {
+            Err(format!("{place}: a number this large is not exact in every language; write it in quotes"))
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(n, item)| check_exact(item, &format!("{place}[{n}]")))
+        }
+        Value::Object(members) => members.iter().try_for_each(|(key, member)| check_exact(member, &join(place, key))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn is_exact(number: i64) -> bool {
+    (-EXACT..=EXACT).contains(&number)
+}
+
 /// TOML as JSON, without what the two do not both have.
 fn to_json(item: &Item<'_>) -> Read<Value> {
     Ok(match item.value {
@@ -115,7 +148,7 @@ fn to_json(item: &Item<'_>) -> Read<Value> {
         DeValue::Boolean(truth) => Value::Bool(*truth),
         DeValue::Integer(integer) => {
             let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-            let exact = number.filter(|n| (-EXACT..=EXACT).contains(n));
+            let exact = number.filter(|n| is_exact(*n));
             let large = || item.error("a number this large is not exact in every language").hint("write it in quotes");
             Value::from(exact.ok_or_else(large)?)
         }
@@ -135,4 +168,25 @@ fn to_json(item: &Item<'_>) -> Read<Value> {
             )
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn settings_from_the_api_are_held_to_the_rule_of_the_file() {
+        let good = json!({"b": [1, -9_007_199_254_740_991_i64], "a": {"c": null, "d": "1.5"}});
+        assert_eq!(canonical_settings(&good).unwrap(), r#"{"a":{"c":null,"d":"1.5"},"b":[1,-9007199254740991]}"#);
+        for (bad, place) in [
+            (json!({"a": 1.5}), "settings.a: "),
+            (json!({"a": [0, {"b": 9_007_199_254_740_992_u64}]}), "settings.a[1].b: "),
+            (json!({"a": u64::MAX}), "settings.a: "),
+            (json!([]), "not a JSON object"),
+        ] {
+            let why = canonical_settings(&bad).unwrap_err();
+            assert!(why.contains(place), "{why}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Reporter, Session, Suspension, SuspensionScope};
 use countersign_core::money::Micros;
@@ -33,13 +34,22 @@ pub struct Admin {
     pub reloader: Arc<Reloader>,
 }
 
-/// Who is calling, once known.
-struct Operator<'a> {
-    name: &'a str,
-    config: &'a OperatorConfig,
+/// Who is calling, and the generation that knows them.
+pub(super) struct Operator {
+    pub(super) name: String,
+    config: OperatorConfig,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
-impl Operator<'_> {
+impl Operator {
+    /// The operator a token belongs to now.
+    fn of(gateway: &Gateway, token: Option<&str>) -> Result<Self, Problem> {
+        let snapshot = gateway.live.load_full();
+        let (name, config) = operator(token, &snapshot.config)?;
+        let (name, config) = (name.to_owned(), config.clone());
+        Ok(Self { name, config, snapshot })
+    }
+
     fn need(&self, role: OperatorRole) -> Result<(), Problem> {
         if self.config.roles.contains(&role) {
             return Ok(());
@@ -71,72 +81,74 @@ async fn ready(admin: &Admin) -> Answer {
 
 async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Problem> {
     let gateway = &admin.gateway;
-    let snapshot = gateway.live.load_full();
-    let (name, config) = operator(bearer(request.headers()), &snapshot.config)?;
-    let operator = Operator { name, config };
+    let operator = Operator::of(gateway, bearer(request.headers()))?;
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method().clone(), segments.as_slice()) {
         (Method::GET, ["v1", rest @ ..]) => {
             operator.need(OperatorRole::Viewer)?;
-            read(admin, &snapshot, rest, &query(&request)).await
+            read(admin, &operator.snapshot, rest, &query(&request)).await
         }
         (Method::POST, ["v1", "approvals", id, word @ ("approve" | "deny")]) => {
-            operator.need(OperatorRole::Approver)?;
-            let body = body(request, MAX_CALL).await?;
-            vote(gateway, &snapshot, &operator, id, *word == "approve", &body).await
+            let (body, operator) = said(gateway, request, MAX_CALL, OperatorRole::Approver).await?;
+            vote(gateway, &operator, id, *word == "approve", &body).await
         }
-        (Method::PUT, ["v1", "policies", policy, "module"]) => {
-            operator.need(OperatorRole::PolicyAdmin)?;
-            policies::put_module(admin, operator.name, policy, request).await
-        }
-        (Method::POST, ["v1", "policies", "rollback"]) => {
-            operator.need(OperatorRole::PolicyAdmin)?;
-            policies::rollback(admin, operator.name, request).await
-        }
+        (Method::PUT, ["v1", "policies", policy, "module"]) => policies::put_module(admin, policy, request).await,
+        (Method::POST, ["v1", "policies", "rollback"]) => policies::rollback(admin, request).await,
         (Method::POST, ["v1", "payments", id, "use"]) => {
-            operator.need(OperatorRole::Approver)?;
+            let (body, operator) = said(gateway, request, uses::MAX_CALL, OperatorRole::Approver).await?;
             let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
-            let payment = uses::report(gateway, id, (Reporter::Person, operator.name), request).await?;
-            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &snapshot.config)))
+            let payment = uses::report(gateway, id, (Reporter::Person, &operator.name), &body).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
-        (Method::POST, ["v1", "policies", name, "shadow"]) => {
-            operator.need(OperatorRole::PolicyAdmin)?;
-            shadows::start(gateway, &snapshot, operator.name, name, request).await
-        }
+        (Method::POST, ["v1", "policies", name, "shadow"]) => shadows::start(admin, name, request).await,
         (Method::POST, ["v1", "policies", name, "shadow", "activate"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
-            policies::activate_shadow(admin, operator.name, name).await
+            policies::activate_shadow(admin, &operator.name, name).await
         }
         (Method::DELETE, ["v1", "policies", name, "shadow"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
-            shadows::end(gateway, operator.name, name).await
+            shadows::end(gateway, &operator.name, name).await
         }
         (Method::POST, ["v1", "sessions"]) => {
-            operator.need(OperatorRole::SessionAdmin)?;
-            let body = body(request, MAX_CALL).await?;
-            open_session(gateway, &snapshot, &operator, &body).await
+            let (body, operator) = said(gateway, request, MAX_CALL, OperatorRole::SessionAdmin).await?;
+            open_session(gateway, &operator, &body).await
         }
         (Method::DELETE, ["v1", "sessions", id]) => {
             operator.need(OperatorRole::SessionAdmin)?;
             let id: SessionId = id.parse().map_err(|_| not_found("session with this id"))?;
-            gateway.ledger.close_session(id, operator.name.to_owned(), gateway.clock.now()?).await?;
+            gateway.ledger.close_session(id, operator.name.clone(), gateway.clock.now()?).await?;
             Ok(json(StatusCode::OK, &value!({"id": id, "closed": true})))
         }
         (Method::POST, ["v1", "suspend"]) => {
-            operator.need(OperatorRole::Suspender)?;
-            let body = body(request, MAX_CALL).await?;
+            let (body, operator) = said(gateway, request, MAX_CALL, OperatorRole::Suspender).await?;
             suspend(gateway, &operator, &body).await
         }
         (Method::DELETE, ["v1", "suspend"]) => {
             operator.need(OperatorRole::Suspender)?;
             let scope = scope_of(&query(&request))?;
-            gateway.ledger.resume(scope.clone(), operator.name.to_owned(), gateway.clock.now()?).await?;
+            gateway.ledger.resume(scope.clone(), operator.name.clone(), gateway.clock.now()?).await?;
             gateway.stops.remove(&scope);
             Ok(json(StatusCode::OK, &value!({"lifted": scope.to_string()})))
         }
         _ => Err(not_found("such path")),
     }
+}
+
+/// The body of a call that needs `role`, and who calls. A body may take its time: whoever lost the role
+/// while it arrived has lost it.
+pub(super) async fn said(
+    gateway: &Gateway,
+    request: Request<Incoming>,
+    limit: usize,
+    role: OperatorRole,
+) -> Result<(Bytes, Operator), Problem> {
+    let token = bearer(request.headers()).map(str::to_owned);
+    Operator::of(gateway, token.as_deref())?.need(role)?;
+    let bytes = body(gateway, request, limit).await?;
+    let operator = Operator::of(gateway, token.as_deref())?;
+    operator.need(role)?;
+    Ok((bytes, operator))
 }
 
 async fn read(
@@ -202,19 +214,12 @@ struct Word {
     note: String,
 }
 
-async fn vote(
-    gateway: &Gateway,
-    snapshot: &Snapshot,
-    operator: &Operator<'_>,
-    id: &str,
-    approve: bool,
-    body: &[u8],
-) -> Result<Answer, Problem> {
+async fn vote(gateway: &Gateway, operator: &Operator, id: &str, approve: bool, body: &[u8]) -> Result<Answer, Problem> {
     let approval: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
     let word: Word = if body.is_empty() { Word::default() } else { parse(body)? };
     let cast = Cast {
         approval,
-        operator: operator.name.to_owned(),
+        operator: operator.name.clone(),
         groups: operator.config.groups.iter().cloned().collect(),
         approve,
         note: word.note.chars().take(256).collect(),
@@ -222,7 +227,7 @@ async fn vote(
     };
     let approval = gateway.ledger.vote(cast).await?;
     let payment = gateway.ledger.payment(approval.payment).await?;
-    Ok(json(StatusCode::OK, &views::approval(&approval, payment.as_ref(), Viewer::Operator, &snapshot.config)))
+    Ok(json(StatusCode::OK, &views::approval(&approval, payment.as_ref(), Viewer::Operator, &operator.snapshot.config)))
 }
 
 #[derive(Deserialize)]
@@ -238,15 +243,11 @@ struct NewSession {
     expires_in: Option<u32>,
 }
 
-async fn open_session(
-    gateway: &Gateway,
-    snapshot: &Snapshot,
-    operator: &Operator<'_>,
-    body: &[u8],
-) -> Result<Answer, Problem> {
+async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<Answer, Problem> {
+    let config = &operator.snapshot.config;
     let wanted: NewSession = parse(body)?;
     let bad = |detail: String| Problem::new(Code::BadRequest, detail);
-    if !snapshot.config.agents.contains_key(&wanted.agent) {
+    if !config.agents.contains_key(&wanted.agent) {
         return Err(bad(format!("agent: there is no [agent.{}]", wanted.agent)));
     }
     let named =
@@ -279,9 +280,9 @@ async fn open_session(
         created_at: at,
         expires_at: at.plus_millis(u64::from(expires_in).saturating_mul(1_000)),
         closed_at: None,
-        opened_by: operator.name.to_owned(),
+        opened_by: operator.name.clone(),
     };
-    let mut view = views::session(&session, &snapshot.config);
+    let mut view = views::session(&session, config);
     gateway.ledger.open_session(session).await?;
     if let Some(map) = view.as_object_mut() {
         map.insert("token".into(), token.into());
@@ -291,7 +292,7 @@ async fn open_session(
 
 /// Stops first in memory, so that it works while the store cannot write, then durably; and lists
 /// what was signed before and is still redeemable.
-async fn suspend(gateway: &Gateway, operator: &Operator<'_>, body: &[u8]) -> Result<Answer, Problem> {
+async fn suspend(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<Answer, Problem> {
     let mut said: BTreeMap<String, Value> = if body.is_empty() { BTreeMap::new() } else { parse(body)? };
     let reason = said.remove("reason").unwrap_or_default();
     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -300,7 +301,7 @@ async fn suspend(gateway: &Gateway, operator: &Operator<'_>, body: &[u8]) -> Res
     let scope = scope_of(&pairs)?;
     let suspension = Suspension {
         scope: scope.clone(),
-        by: operator.name.to_owned(),
+        by: operator.name.clone(),
         reason: reason.as_str().unwrap_or_default().chars().take(256).collect(),
         at: gateway.clock.now()?,
     };

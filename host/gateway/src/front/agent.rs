@@ -12,7 +12,7 @@ use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
 use crate::purchase::{Call, MAX_BODY, buy};
-use crate::state::Gateway;
+use crate::state::{Gateway, Snapshot};
 use crate::views::{self, Viewer};
 
 /// A call's JSON may hold a body in base64 and more around it.
@@ -26,12 +26,13 @@ pub(super) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) ->
 async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answer, Problem> {
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let snapshot = gateway.live.load_full();
     let now = gateway.clock.now()?;
-    let caller = identity::agent(bearer(request.headers()), &snapshot.config, &*gateway.ledger, now).await?;
+    let token = bearer(request.headers()).map(str::to_owned);
+    // Nobody reads what strangers send.
+    let (snapshot, caller) = who(&gateway, token.as_deref()).await?;
     let config = &snapshot.config;
     match (request.method(), segments.as_slice()) {
-        (&Method::POST, ["v1", "fetch"]) => fetch(gateway, caller, request).await,
+        (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
             let principal = &caller.principal;
@@ -48,10 +49,12 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), config)))
         }
         (&Method::POST, ["v1", "payments", id, "use"]) => {
+            let said = uses::read(&gateway, request).await?;
+            let (snapshot, caller) = who(&gateway, token.as_deref()).await?;
             let payment = own_payment(&gateway, &caller, id).await?;
-            let payment =
-                uses::report(&gateway, payment.id, (Reporter::Agent, &caller.principal.agent), request).await?;
-            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), config)))
+            let by = (Reporter::Agent, caller.principal.agent.as_str());
+            let payment = uses::report(&gateway, payment.id, by, &said).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), &snapshot.config)))
         }
         (&Method::GET, ["v1", "budgets"]) => {
             let used = gateway.ledger.budgets(now).await?;
@@ -69,12 +72,22 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
     }
 }
 
-async fn fetch(gateway: Arc<Gateway>, caller: Caller, request: Request<Incoming>) -> Result<Answer, Problem> {
+/// Who calls, and the generation that knows them: whatever is done for the caller is done under it.
+async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
+    let snapshot = gateway.live.load_full();
+    let now = gateway.clock.now()?;
+    let caller = identity::agent(token, &snapshot.config, &*gateway.ledger, now).await?;
+    Ok((snapshot, caller))
+}
+
+async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
     let purchase = request.headers().get("countersign-purchase");
     let purchase = purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned());
-    let bytes = body(request, MAX_CALL).await?;
+    let bytes = body(&gateway, request, MAX_CALL).await?;
     let call = Call::parse(&bytes, purchase.as_deref())?;
-    let reply = buy(gateway, caller, call, Door::Fetch).await?;
+    // An agent that was removed while its call arrived does not buy.
+    let (snapshot, caller) = who(&gateway, token).await?;
+    let reply = buy(gateway, snapshot, caller, call, Door::Fetch).await?;
     let mut response = Response::new(reply.body);
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

@@ -20,6 +20,10 @@ pub use server::{Acceptor, Door, serve};
 
 use crate::problem::{Code, Problem};
 use crate::purchase::{Body, full};
+use crate::state::Gateway;
+
+/// How long a request's body may take to arrive, in milliseconds.
+const BODY_MS: u64 = 30_000;
 
 /// An answer of either door.
 pub type Answer = Response<Body>;
@@ -54,9 +58,16 @@ fn refuse(problem: &Problem) -> Answer {
     response
 }
 
-/// A request body of at most `limit` bytes.
-async fn body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
-    let collected = Limited::new(request.into_body(), limit).collect().await;
+/// A request body of at most `limit` bytes, which must not take forever. Who calls is to be looked at
+/// again after it: what was removed while it arrived is gone.
+async fn body(gateway: &Gateway, request: Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
+    let collected = tokio::select! {
+        collected = Limited::new(request.into_body(), limit).collect() => collected,
+        () = gateway.clock.sleep(BODY_MS) => {
+            let detail = format!("the request's body did not arrive within {} seconds", BODY_MS / 1_000);
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+    };
     collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
             Problem::new(Code::BodyTooLarge, format!("the request's body is above {limit} bytes"))

@@ -1,5 +1,7 @@
 //! Policies through the operators' door: what serves, what served, and changing it without the files.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
@@ -7,9 +9,11 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::admin::Admin;
-use super::{Answer, body, json, not_found};
+use super::admin::{Admin, said};
+use super::{Answer, json, not_found};
+use crate::config::OperatorRole;
 use crate::problem::{Code, Problem};
 use crate::reload::Refused;
 
@@ -17,6 +21,8 @@ use crate::reload::Refused;
 const MAX_MODULE: usize = 32 << 20;
 /// Largest call that carries a module as text, with its settings.
 const MAX_CALL: usize = 46 << 20;
+/// Largest number of a generation: the store counts in 63 bits.
+const MAX_NUMBER: u64 = i64::MAX.unsigned_abs();
 /// Largest body of other calls, in bytes.
 const MAX_WORD: usize = 4 * 1024;
 
@@ -29,7 +35,7 @@ pub(super) async fn generations(admin: &Admin, query: &[(String, String)]) -> Re
             number.ok_or_else(|| Problem::new(Code::BadRequest, format!("{name}: 1 to {most}")))
         };
         match name.as_str() {
-            "before" | "cursor" => before = Some(number(u64::MAX)?),
+            "before" | "cursor" => before = Some(number(MAX_NUMBER)?),
             "limit" => limit = number(500)?,
             other => {
                 let detail = format!("`{other}` is not a parameter here; before and limit are");
@@ -49,25 +55,26 @@ struct Put {
 }
 
 /// `PUT /v1/policies/{name}/module`: the module's bytes; or, as JSON, the module and its settings.
-pub(super) async fn put_module(
-    admin: &Admin,
-    operator: &str,
-    name: &str,
-    request: Request<Incoming>,
-) -> Result<Answer, Problem> {
+pub(super) async fn put_module(admin: &Admin, name: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let place = one_of_few(admin)?;
     let bad = |detail: String| Problem::new(Code::BadRequest, detail);
     let told = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let as_json = told.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    let limit = if as_json { MAX_CALL } else { MAX_MODULE };
+    let (sent, operator) = said(&admin.gateway, request, limit, OperatorRole::PolicyAdmin).await?;
     let (module, settings) = if as_json {
-        let put: Put = serde_json::from_slice(&body(request, MAX_CALL).await?)
-            .map_err(|e| bad(format!("the body is not as documented: {e}")))?;
+        let put: Put = serde_json::from_slice(&sent).map_err(|e| bad(format!("the body is not as documented: {e}")))?;
         let module = STANDARD.decode(put.module_base64).map_err(|e| bad(format!("module_base64: {e}")))?;
         (module, put.settings.map(|s| s.to_string()))
     } else {
-        (body(request, MAX_MODULE).await?.to_vec(), None)
+        (sent.to_vec(), None)
     };
-    let done = admin.reloader.put_module(name, module, settings, operator).await;
-    activated(admin, done)
+    let (reloader, name) = (Arc::clone(&admin.reloader), name.to_owned());
+    let done = to_its_end(async move {
+        let _place = place;
+        reloader.put_module(&name, module, settings, &operator.name).await
+    });
+    activated(admin, done.await)
 }
 
 /// `POST /v1/policies/{name}/shadow/activate`: the candidate serves in the policy's place, through the gate
@@ -75,12 +82,19 @@ pub(super) async fn put_module(
 pub(super) async fn activate_shadow(admin: &Admin, operator: &str, name: &str) -> Result<Answer, Problem> {
     let candidate =
         admin.gateway.shadows.candidate(name).ok_or_else(|| not_found("shadow of a policy of this name"))?;
+    let place = one_of_few(admin)?;
+    let module = candidate.spec.module.to_vec();
     let settings = candidate.own_settings.then_some(candidate.spec.settings);
-    let done = admin.reloader.put_module(name, candidate.spec.module.to_vec(), settings, operator).await;
-    if done.is_ok() {
-        admin.gateway.shadows.remove(name);
-    }
-    activated(admin, done)
+    let (owner, name, by) = (admin.clone(), name.to_owned(), operator.to_owned());
+    let done = to_its_end(async move {
+        let _place = place;
+        let done = owner.reloader.put_module(&name, module, settings, &by).await;
+        if done.is_ok() {
+            owner.gateway.shadows.remove(&name);
+        }
+        done
+    });
+    activated(admin, done.await)
 }
 
 #[derive(Deserialize, Default)]
@@ -90,16 +104,33 @@ struct Rollback {
 }
 
 /// `POST /v1/policies/rollback`.
-pub(super) async fn rollback(admin: &Admin, operator: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
-    let said = body(request, MAX_WORD).await?;
-    let said: Rollback = if said.is_empty() {
+pub(super) async fn rollback(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let (sent, operator) = said(&admin.gateway, request, MAX_WORD, OperatorRole::PolicyAdmin).await?;
+    let wanted: Rollback = if sent.is_empty() {
         Rollback::default()
     } else {
-        serde_json::from_slice(&said)
+        serde_json::from_slice(&sent)
             .map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))?
     };
-    let done = admin.reloader.rollback(said.to, operator).await;
-    activated(admin, done)
+    let reloader = Arc::clone(&admin.reloader);
+    let done = to_its_end(async move { reloader.rollback(wanted.to, &operator.name).await });
+    activated(admin, done.await)
+}
+
+/// A place among the few calls that carry and compile modules at a time: memory is finite. Taken before
+/// anything is read, and kept until the work has ended, whoever still waits for it.
+pub(super) fn one_of_few(admin: &Admin) -> Result<OwnedSemaphorePermit, Problem> {
+    let busy = || Problem::new(Code::Overloaded, "other modules are being staged; nothing was changed");
+    Arc::clone(&admin.gateway.staging).try_acquire_owned().map_err(|_| busy())
+}
+
+/// Runs a change in a task of its own: a client that hangs up must not leave a generation in the ledger
+/// that does not serve.
+async fn to_its_end(change: impl Future<Output = Result<u64, Refused>> + Send + 'static) -> Result<u64, Refused> {
+    tokio::spawn(change).await.unwrap_or_else(|error| {
+        let message = format!("the change ended abnormally: {error}");
+        Err(Refused { stage: "stage".to_owned(), policy: String::new(), message })
+    })
 }
 
 /// The status afterwards, or why it was refused.
@@ -109,6 +140,7 @@ fn activated(admin: &Admin, done: Result<u64, Refused>) -> Result<Answer, Proble
         Err(why) => {
             let code = match why.stage.as_str() {
                 "not-found" => Code::NotFound,
+                "forbidden" => Code::Forbidden,
                 "pinned" | "mandate" => Code::Conflict,
                 "record" => Code::LedgerUnavailable,
                 _ => Code::BadRequest,

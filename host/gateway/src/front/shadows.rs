@@ -11,12 +11,14 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::admin::parse;
-use super::{Answer, body, json, not_found};
+use super::admin::{Admin, parse, said};
+use super::policies::one_of_few;
+use super::{Answer, json, not_found};
 use crate::builtin;
+use crate::config::{OperatorRole, canonical_settings};
 use crate::problem::{Code, Problem};
 use crate::shadow::{Candidate, NotStarted, Shadows};
-use crate::state::{Gateway, Snapshot};
+use crate::state::Gateway;
 
 /// A module in base64 and settings around it.
 const MAX_CALL: usize = 48 << 20;
@@ -31,15 +33,16 @@ struct Wanted {
 }
 
 /// Starts a candidate: a component's bytes, or JSON with `module_base64` or `module`, and `settings`.
-pub(super) async fn start(
-    gateway: &std::sync::Arc<Gateway>,
-    snapshot: &Snapshot,
-    by: &str,
-    name: &str,
-    request: Request<Incoming>,
-) -> Result<Answer, Problem> {
-    let configured = snapshot.config.policies.get(name).ok_or_else(|| not_found("policy of this name"))?;
-    let (module, own) = candidate(&body(request, MAX_CALL).await?)?;
+pub(super) async fn start(admin: &Admin, name: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let gateway = &admin.gateway;
+    let place = one_of_few(admin)?;
+    let (sent, operator) = said(gateway, request, MAX_CALL, OperatorRole::PolicyAdmin).await?;
+    let by = operator.name.as_str();
+    let configured = operator.snapshot.config.policies.get(name).ok_or_else(|| not_found("policy of this name"))?;
+    if !gateway.shadows.has_room_for(name) {
+        return Err(too_many());
+    }
+    let (module, own) = candidate(&sent)?;
     let at = gateway.clock.now()?;
     let spec = PolicySpec {
         deadline_ms: configured.deadline_ms,
@@ -49,7 +52,11 @@ pub(super) async fn start(
     };
     let candidate = Candidate { spec, own_settings: own.is_some(), by: by.to_owned(), since: at };
     let shadows = std::sync::Arc::clone(gateway);
-    let put = tokio::task::spawn_blocking(move || shadows.shadows.put(candidate)).await;
+    let put = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        shadows.shadows.put(candidate)
+    });
+    let put = put.await;
     match put {
         Ok(Ok(())) => {}
         Ok(Err(NotStarted::Stage(error))) => {
@@ -57,7 +64,7 @@ pub(super) async fn start(
                 .with("stage", error.stage.code()));
         }
         Ok(Err(NotStarted::TooMany)) => {
-            return Err(Problem::new(Code::Conflict, "as many shadows as there may be are running; drop one"));
+            return Err(too_many());
         }
         Err(_) => return Err(Problem::new(Code::Overloaded, "staging the candidate ended abnormally")),
     }
@@ -91,6 +98,10 @@ pub(super) fn with_monitors(shadows: &Shadows, mut status: Value) -> Value {
     status
 }
 
+fn too_many() -> Problem {
+    Problem::new(Code::Conflict, "as many shadows as there may be are running; drop one")
+}
+
 fn none() -> Problem {
     not_found("shadow of a policy of this name")
 }
@@ -112,7 +123,8 @@ fn candidate(bytes: &Bytes) -> Result<(Vec<u8>, Option<String>), Problem> {
         _ => return Err(bad("send a component's bytes, or one of module_base64 and module".to_owned())),
     };
     let settings = wanted.settings.filter(|s| !s.is_null());
-    Ok((module, settings.map(|s| countersign_core::json::canonical(&s))))
+    let settings = settings.map(|s| canonical_settings(&s)).transpose().map_err(bad)?;
+    Ok((module, settings))
 }
 
 /// The record names who tried what, by digest.

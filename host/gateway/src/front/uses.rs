@@ -1,5 +1,6 @@
 //! `POST /v1/payments/{id}/use`, at both doors: what became of what was bought.
 
+use bytes::Bytes;
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{PaymentView, Reporter, Use, UseReport};
 use http::Request;
@@ -12,7 +13,7 @@ use crate::problem::{Code, Problem};
 use crate::state::Gateway;
 
 /// Largest body of such a call, in bytes.
-const MAX_CALL: usize = 16 * 1024;
+pub(super) const MAX_CALL: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,14 +23,19 @@ struct Said {
     artifact: Option<String>,
 }
 
+/// The body of such a call.
+pub(super) async fn read(gateway: &Gateway, request: Request<Incoming>) -> Result<Bytes, Problem> {
+    body(gateway, request, MAX_CALL).await
+}
+
 /// Records the word of `by` on a payment that the caller may see; answers the payment as it is then.
 pub(super) async fn report(
     gateway: &Gateway,
     payment: PaymentId,
     (reporter, by): (Reporter, &str),
-    request: Request<Incoming>,
+    said: &[u8],
 ) -> Result<PaymentView, Problem> {
-    let said: Said = parse(&body(request, MAX_CALL).await?)?;
+    let said: Said = parse(said)?;
     let used = Use::parse(&said.used).ok_or_else(|| {
         let words: Vec<&str> = Use::ALL.iter().map(|u| u.as_str()).collect();
         Problem::new(Code::BadRequest, format!("used: one of {}", words.join(", ")))

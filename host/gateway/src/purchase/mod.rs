@@ -28,14 +28,14 @@ pub use answer::{Body, Reply, full};
 pub use call::{Call, MAX_BODY};
 
 use crate::config::{Door, MandateConfig};
-use crate::identity::Caller;
+use crate::identity::{self, Caller};
 use crate::problem::{Code, Problem};
 use crate::state::{Gateway, Snapshot};
 use decide::Decided;
 use earlier::Earlier;
 use fetch::Fetched;
 
-/// One purchase under way: everything pinned at its start.
+/// One purchase under way: everything pinned at its start, and once more after people were waited for.
 pub(crate) struct Purchase {
     gateway: Arc<Gateway>,
     snapshot: Arc<Snapshot>,
@@ -48,11 +48,18 @@ pub(crate) struct Purchase {
     lock: Option<OwnedMutexGuard<()>>,
 }
 
-/// Makes one call for an agent and pays for it if it must and may.
+/// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
+/// caller: a newer one might not.
 ///
 /// # Errors
 /// Everything the gateway itself refuses.
-pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
+pub async fn buy(
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    door: Door,
+) -> Result<Reply, Problem> {
     let span = info_span!(
         "purchase",
         agent = caller.principal.agent,
@@ -62,15 +69,20 @@ pub async fn buy(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) 
         host = call.target.host(),
         door = door.as_str(),
     );
-    let task = tokio::spawn(run(gateway, caller, call, door).instrument(span));
+    let task = tokio::spawn(run(gateway, snapshot, caller, call, door).instrument(span));
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a purchase task ended abnormally");
         Err(Problem::new(Code::Overloaded, "the purchase ended abnormally; repeat it with the same purchase_id"))
     })
 }
 
-async fn run(gateway: Arc<Gateway>, caller: Caller, call: Call, door: Door) -> Result<Reply, Problem> {
-    let snapshot = gateway.live.load_full();
+async fn run(
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    door: Door,
+) -> Result<Reply, Problem> {
     let opened = Purchase::open(gateway, snapshot, caller, call, door);
     let purchase = opened.instrument(info_span!("identify")).await?;
     let id = purchase.key.purchase.to_string();
@@ -107,13 +119,16 @@ impl Purchase {
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {
-        let mandate = info_span!("mandate").in_scope(|| self.mandate().cloned())?;
-        let signer = self.signer(&mandate)?;
+        let mut mandate = info_span!("mandate").in_scope(|| self.mandate().cloned())?;
+        let mut signer = self.signer(&mandate)?;
         let latest = self.gateway.ledger.latest(self.key.clone()).await?;
         let resumption = match self.earlier(latest).await? {
             Earlier::Answer(reply) => return Ok(*reply),
             Earlier::Represent(payment) => return Box::pin(self.represent(*payment)).await,
-            Earlier::Resume(resumption) => Some(resumption),
+            Earlier::Resume(resumption) => {
+                (mandate, signer) = self.pin_again().await?;
+                Some(resumption)
+            }
             Earlier::Nothing => None,
         };
         let payer = signer.address();
@@ -126,6 +141,8 @@ impl Purchase {
                 let Some(approved) = self.wait_for(&approval).await? else {
                     return Err(self.approval_required(&approval));
                 };
+                (mandate, signer) = self.pin_again().await?;
+                let payer = signer.address();
                 // The approved purchase is made anew, from a fresh 402.
                 let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
                     Fetched::Free(reply) => return Ok(reply),
@@ -139,6 +156,25 @@ impl Purchase {
             Decided::Pay(granted) => self.sign_and_present(*granted, &*signer, visit).await,
             Decided::Wait(approval) => Err(self.approval_required(&approval)),
         }
+    }
+
+    /// Caller, mandate and policies as they are now: people may have taken long to speak, and what was
+    /// removed or tightened meanwhile holds for what they approved too.
+    async fn pin_again(&mut self) -> Result<(MandateConfig, Arc<dyn Signer>), Problem> {
+        let snapshot = self.gateway.live.load_full();
+        let now = self.gateway.clock.now()?;
+        let caller = identity::again(&self.caller, &snapshot.config, &*self.gateway.ledger, now).await?;
+        let same = |p: &Principal| {
+            (p.workspace.as_deref().unwrap_or_default(), &p.agent) == (&*self.key.workspace, &self.key.agent)
+        };
+        if !same(&caller.principal) || caller.session != self.caller.session {
+            let detail = "the token names somebody else than when this purchase began; nothing was signed";
+            return Err(Problem::new(Code::PurchaseConflict, detail));
+        }
+        (self.snapshot, self.caller) = (snapshot, caller);
+        let mandate = self.mandate()?.clone();
+        let signer = self.signer(&mandate)?;
+        Ok((mandate, signer))
     }
 
     fn signer(&self, mandate: &MandateConfig) -> Result<Arc<dyn Signer>, Problem> {

@@ -11,8 +11,12 @@ use countersign_engine::{PolicySet, PolicySpec};
 use super::candidate::{Candidate, Restored};
 use super::part::Part;
 use super::{Refused, Reloader, State, refused};
-use crate::config::Config;
+use crate::config::{Config, OperatorConfig, OperatorRole};
 use crate::state::Snapshot;
+
+/// How long the names of chain nodes may take to resolve before a generation serves without, in
+/// milliseconds.
+const RESOLVE_MS: u64 = 1_000;
 
 impl Reloader {
     /// Stages a candidate and, if nothing is wrong with it, writes it down and lets it serve; answers
@@ -23,7 +27,8 @@ impl Reloader {
             let state = self.state();
             (state.record.clone(), state.serving.clone())
         };
-        if is_what_serves(&candidate, &record) {
+        let same_cases = candidate.parts.iter().zip(&serving.parts).all(|(a, b)| a.spec.cases == b.spec.cases);
+        if same_cases && is_what_serves(&candidate, &record) {
             if self.is_latest(candidate.seen) {
                 self.state().last_error = None;
             }
@@ -84,6 +89,7 @@ impl Reloader {
         if !self.is_latest(candidate.seen) {
             return Err(superseded());
         }
+        may_still(&candidate.by, &live.config)?;
         let config = candidate.configured(&live.config);
         candidate.check(&config)?;
         let last = self.state().record.clone();
@@ -95,7 +101,7 @@ impl Reloader {
         }
         let untold = self.state().untold;
         let tightened = untold || !same_restrictions(&live.config, &live.config.restrict(&config));
-        self.gateway.ledger.activate(record.clone()).await.map_err(unrecorded)?;
+        self.write_down(&mut record, tightened).await.map_err(unrecorded)?;
         let number = record.number;
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
         let (origin, by) = (candidate.origin, candidate.by);
@@ -106,7 +112,7 @@ impl Reloader {
             mandates_stand_for: candidate.mandates_stand_for,
         };
         let next = Snapshot { generation: number, config, policies, rail };
-        self.serve(next, tightened, |state| {
+        self.serve(next, |state| {
             state.serving = serving;
             state.record = record;
             state.untold = false;
@@ -125,12 +131,12 @@ impl Reloader {
         let _swap = self.swap.lock().await;
         let live = self.gateway.live.load_full();
         let config = live.config.restrict(candidate);
-        if same_restrictions(&live.config, &config) {
+        if same_restrictions(&live.config, &config) && !self.state().untold {
             return;
         }
         let Ok(now) = self.now() else { return tracing::error!("no usable clock; nothing is recorded") };
         let last = self.state().record.clone();
-        let record = Generation {
+        let mut record = Generation {
             number: last.number.saturating_add(1),
             at: now,
             origin: Origin::File,
@@ -145,8 +151,14 @@ impl Reloader {
             rail: Arc::clone(&live.rail),
         };
         tracing::warn!("what the edit removes or tightens holds from now on");
-        match self.gateway.ledger.activate(record.clone()).await {
-            Ok(()) => self.serve(next(record.number), true, |state| state.record = record).await,
+        match self.write_down(&mut record, true).await {
+            Ok(()) => {
+                let told = |state: &mut State| {
+                    state.record = record.clone();
+                    state.untold = false;
+                };
+                self.serve(next(record.number), told).await;
+            }
             Err(error) => {
                 // Taking away cannot wait for a store that does not write. What is judged at this moment
                 // may still be committed, should it write again.
@@ -155,28 +167,44 @@ impl Reloader {
                     state.record.config_sha256.clear();
                     state.untold = true;
                 };
-                self.serve(next(last.number), false, untold).await;
+                self.serve(next(last.number), untold).await;
             }
         }
     }
 
     /// The one place where what serves changes.
-    async fn serve(&self, next: Snapshot, tightened: bool, known: impl FnOnce(&mut State)) {
-        let generation = next.generation;
+    async fn serve(&self, next: Snapshot, known: impl FnOnce(&mut State)) {
         if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
             tracing::error!(%error, "the chain nodes stay as they were");
         }
-        let nodes = self.gateway.chains.addresses().await;
-        self.gateway.dialer.set_own(nodes.into_iter().chain(self.gateway.listeners).collect());
+        tokio::select! {
+            nodes = self.gateway.chains.addresses() => {
+                self.gateway.dialer.set_own(nodes.into_iter().chain(self.gateway.listeners).collect());
+            }
+            // What is taken away does not wait for a resolver.
+            () = self.gateway.clock.sleep(RESOLVE_MS) => {
+                tracing::error!("the chain nodes' names do not resolve; no purchase may reach those of before");
+            }
+        }
         {
             // Both at once: status never tells of another generation than the one that judges.
             let mut state = self.state();
             self.gateway.live.store(Arc::new(next));
             known(&mut state);
         }
-        if tightened && let Err(error) = self.gateway.ledger.require_generation(generation).await {
-            tracing::error!(%error, "purchases judged before the edit may still be committed");
-        }
+    }
+
+    /// Writes a generation down under the next number. If the ledger has that one already, from a change
+    /// whose end nobody saw, it is the next but one.
+    async fn write_down(&self, record: &mut Generation, tightened: bool) -> Result<(), LedgerError> {
+        let ledger = &self.gateway.ledger;
+        let why = match ledger.activate(record.clone(), tightened).await {
+            Err(LedgerError::Conflict(why)) => why,
+            done => return done,
+        };
+        tracing::warn!(why, "the ledger counts differently; asking it");
+        record.number = ledger.generations(None, 1).await?.first().map_or(1, |last| last.number.saturating_add(1));
+        ledger.activate(record.clone(), tightened).await
     }
 
     pub(super) fn now(&self) -> Result<Timestamp, Refused> {
@@ -195,6 +223,15 @@ fn is_what_serves(candidate: &Candidate, record: &Generation) -> bool {
         && same.policies == record.policies
         && same.mandates == record.mandates
         && same.mandates_stand_for == record.mandates_stand_for
+}
+
+/// Staging may take long: an operator who lost the role meanwhile changes nothing any more.
+fn may_still(by: &str, live: &Config) -> Result<(), Refused> {
+    let may = |operator: &OperatorConfig| operator.roles.contains(&OperatorRole::PolicyAdmin);
+    if by.is_empty() || live.operators.get(by).is_some_and(may) {
+        return Ok(());
+    }
+    Err(refused("forbidden", "", format!("operator `{by}` no longer has the role `policy-admin`")))
 }
 
 fn superseded() -> Refused {

@@ -36,6 +36,17 @@ impl Candidate {
     /// What the files say, except where a change of an operator's still holds: in `live`, until the
     /// files say something else about that policy.
     pub(super) fn of_files(files: &Files, live: &Restored) -> Result<Self, Refused> {
+        let (candidate, unreadable) = Self::of_what_can_be_read(files, live);
+        if let Some(why) = unreadable.into_values().next() {
+            return Err(why);
+        }
+        candidate.check(&files.config)?;
+        Ok(candidate)
+    }
+
+    /// As [`Self::of_files`], without the policies that cannot be read, and why they cannot. Mandates that
+    /// name one of those deny.
+    pub(super) fn of_what_can_be_read(files: &Files, live: &Restored) -> (Self, BTreeMap<String, Refused>) {
         let said = Said::by(files);
         let holds = |part: &Part| part.stands_for() == Some(&said.about(part.name()));
         let mandates_stand_for = live.mandates_stand_for.clone().filter(|was| *was == said.about_mandates());
@@ -43,12 +54,15 @@ impl Candidate {
             Some(_) => live.mandates.clone(),
             None => files.config.mandates.clone(),
         };
-        let mut parts = Vec::new();
+        let (mut parts, mut unreadable) = (Vec::new(), BTreeMap::new());
         for (name, read) in &files.parts {
-            parts.push(match live.parts.iter().find(|p| p.name() == name && holds(p)) {
-                Some(put) => put.clone(),
-                None => read.clone()?,
-            });
+            match (live.parts.iter().find(|p| p.name() == name && holds(p)), read) {
+                (Some(put), _) => parts.push(put.clone()),
+                (None, Ok(read)) => parts.push(read.clone()),
+                (None, Err(why)) => {
+                    unreadable.insert(name.clone(), why.clone());
+                }
+            }
         }
         // A policy that only an operator's mandates need, and that the files do not have.
         let needed = |p: &&Part| mandates.iter().any(|m| m.policies.iter().any(|name| name == p.name()));
@@ -65,8 +79,7 @@ impl Candidate {
             mandates,
             mandates_stand_for,
         };
-        candidate.check(&files.config)?;
-        Ok(candidate)
+        (candidate, unreadable)
     }
 
     /// An earlier generation. Policies that came after it stay loaded, for nobody to use.
@@ -79,7 +92,7 @@ impl Candidate {
         for part in &mut parts {
             check_pin(said, part.name(), part.module_sha256())?;
             let pinned = part.clone().pinned(said.pin(part.name()).map(str::to_owned));
-            *part = match said.part(part.name()).filter(|file| file.serves_as(&pinned)) {
+            *part = match said.part(part.name()).filter(|file| file.is_recorded_as(&pinned)) {
                 Some(file) => file.clone(),
                 None => pinned.standing_for(Some(said.about(part.name()))),
             };
@@ -110,7 +123,11 @@ impl Candidate {
         let there_is = || refused("not-found", name, format!("there is no [policy.{name}]"));
         let part = parts.iter_mut().find(|p| p.name() == name).ok_or_else(there_is)?;
         check_pin(said, name, "")?;
-        let put = part.with(module.into(), settings);
+        let mut put = part.with(module.into(), settings);
+        if let Some(file) = said.part(name) {
+            // What stands in for a file passes the file's cases; the ledger keeps none.
+            put = put.passing(file.spec.cases.clone());
+        }
         // The same bytes as in the file are the file's own.
         *part = match said.part(name).filter(|file| file.serves_as(&put)) {
             Some(file) => file.clone(),

@@ -133,12 +133,13 @@ fn part(name: &str, policy: &PolicyConfig) -> Result<Part, Refused> {
 /// The policy's own cases, which it must pass before it serves.
 fn read_cases(policy: &PolicyConfig) -> Result<Option<String>, String> {
     let found = match &policy.cases {
-        Some(named) => Some(CaseFile::read(named)?),
-        None => CaseFile::find(&policy.case_files())?,
+        Some(named) => Some(named.clone()),
+        None => CaseFile::locate(&policy.case_files())?,
     };
-    let Some(found) = found else { return Ok(None) };
-    check_private(&found.path, Kind::Policy).map_err(|e| e.to_string())?;
-    Ok(Some(found.text))
+    let Some(path) = found else { return Ok(None) };
+    // Before anything is read: whoever may replace it must not choose what is opened.
+    check_private(&path, Kind::Policy).map_err(|e| e.to_string())?;
+    CaseFile::read(&path).map(|file| Some(file.text))
 }
 
 fn read_module(path: &Path) -> Result<Vec<u8>, String> {

@@ -54,8 +54,8 @@ const RUNNING: usize = 2;
 /// Why an edit was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// `config`, `needs-restart`, `read`, `mandate`, `pinned`, `not-found`, `settings`, `record`, or a
-    /// stage of the engine.
+    /// `config`, `needs-restart`, `read`, `mandate`, `pinned`, `not-found`, `forbidden`, `settings`,
+    /// `record`, or a stage of the engine.
     pub stage: String,
     /// The policy at fault; empty when it is none.
     pub policy: String,
@@ -151,6 +151,12 @@ impl Reloader {
         };
         self.state().said = Said::by(&files);
         if !self.sees(Some(files.seen)) {
+            if self.state().untold {
+                // Told as soon as the store writes again, whether or not anybody edits.
+                self.restrict(&files.config).await;
+                let told = !self.state().untold;
+                return told.then(|| Edit(files));
+            }
             return None;
         }
         self.restrict(&files.config).await;

@@ -1,12 +1,12 @@
 //! What operators change without the files: a module put, a generation gone back to.
 
 use countersign_core::generation::Generation;
-use countersign_core::json::canonical;
 use countersign_core::ledger::LedgerError;
 use serde_json::Value;
 
 use super::candidate::{Candidate, Restored};
 use super::{Refused, Reloader, refused};
+use crate::config::canonical_settings;
 
 /// Largest settings document an operator may put, in bytes.
 const MAX_SETTINGS: usize = 1 << 20;
@@ -71,9 +71,12 @@ impl Reloader {
         let live = self.state().record.clone();
         let unread = |e: LedgerError| refused("record", "", e.to_string());
         if let Some(number) = to {
-            let found = self.gateway.ledger.generations(number.checked_add(1), 1).await.map_err(unread)?;
+            let absent = || refused("not-found", "", format!("there is no generation {number}"));
+            // The store counts in 63 bits.
+            let above = number.checked_add(1).filter(|n| i64::try_from(*n).is_ok()).ok_or_else(absent)?;
+            let found = self.gateway.ledger.generations(Some(above), 1).await.map_err(unread)?;
             return match found.into_iter().find(|g| g.number == number) {
-                None => Err(refused("not-found", "", format!("there is no generation {number}"))),
+                None => Err(absent()),
                 Some(g) if !g.whole => {
                     Err(refused("not-found", "", format!("not every policy of generation {number} could be loaded")))
                 }
@@ -107,9 +110,6 @@ fn object(policy: &str, text: &str) -> Result<String, Refused> {
     if text.len() > MAX_SETTINGS {
         return Err(fail(format!("the settings have more than {MAX_SETTINGS} bytes")));
     }
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Object(_)) => Ok(canonical(&value)),
-        Ok(_) => Err(fail("the settings are not a JSON object".to_owned())),
-        Err(error) => Err(fail(format!("the settings are not JSON: {error}"))),
-    }
+    let value: Value = serde_json::from_str(text).map_err(|e| fail(format!("the settings are not JSON: {e}")))?;
+    canonical_settings(&value).map_err(fail)
 }

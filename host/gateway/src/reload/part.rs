@@ -106,6 +106,11 @@ impl Part {
 
     /// Whether both are the same to the gate and to whoever asks them.
     pub(super) fn serves_as(&self, other: &Self) -> bool {
+        self.spec.cases == other.spec.cases && self.is_recorded_as(other)
+    }
+
+    /// Whether both are the same but for the cases they have to pass, which nothing keeps.
+    pub(super) fn is_recorded_as(&self, other: &Self) -> bool {
         let plain = |p: &Self| PolicyRecord { stands_for: None, ..p.record.clone() };
         plain(self) == plain(other)
     }

@@ -1,5 +1,5 @@
-//! The first generation of a process: the files; if they cannot be used, the last good one; if there
-//! is none, a denial for every policy that cannot be loaded.
+//! The first generation of a process: the files; if their modules cannot be used, the last good one of the
+//! same configuration; if there is none, a denial for every policy that cannot be loaded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl FirstStart {
         };
         let first = match begin.last_good(&wrong).await? {
             Some(first) => first,
-            None => begin.denying(),
+            None => begin.denying().await?,
         };
         begin.record(first, Some(wrong)).await
     }
@@ -112,12 +112,16 @@ impl Begin<'_> {
         staged.map_err(|e| refused(e.stage.code(), &e.policy, e.message))
     }
 
+    /// What operators had put in place of what the files say.
+    async fn overrides(&self) -> Result<Restored, LedgerError> {
+        match &self.past.last {
+            Some(last) if last.overrides_files() => Restored::from_ledger(self.ledger, last).await,
+            _ => Ok(Restored { number: 0, parts: vec![], mandates: vec![], mandates_stand_for: None }),
+        }
+    }
+
     async fn files_as_they_are(&self) -> Result<Result<First, Refused>, LedgerError> {
-        let nothing = Restored { number: 0, parts: vec![], mandates: vec![], mandates_stand_for: None };
-        let live = match &self.past.last {
-            Some(last) if last.overrides_files() => Restored::from_ledger(self.ledger, last).await?,
-            _ => nothing,
-        };
+        let live = self.overrides().await?;
         let candidate = match Candidate::of_files(self.files, &live) {
             Ok(candidate) => candidate,
             Err(wrong) => return Ok(Err(wrong)),
@@ -126,9 +130,16 @@ impl Begin<'_> {
         Ok(staged.map(|set| First { candidate, set, whole: true, unreadable: BTreeMap::new() }))
     }
 
-    /// The last good generation, with everything else as the files have it.
+    /// The last good generation, if only its modules are at fault. Under a configuration that was edited
+    /// meanwhile it does not serve: nobody ever approved its policies together with those agents, limits
+    /// and mandates.
     async fn last_good(&self, wrong: &Refused) -> Result<Option<First>, LedgerError> {
         let Some(good) = &self.past.good else { return Ok(None) };
+        if good.config_sha256 != self.files.config.sha256 {
+            let why = "the last good one had another configuration, so it does not serve";
+            tracing::error!(stage = wrong.stage, policy = wrong.policy, "{}; {why}", wrong.message);
+            return Ok(None);
+        }
         tracing::error!(stage = wrong.stage, policy = wrong.policy, "{}; trying the last good one", wrong.message);
         let restored = Restored::from_ledger(self.ledger, good).await?;
         let candidate = Candidate {
@@ -150,26 +161,14 @@ impl Begin<'_> {
         }
     }
 
-    /// The files as they are, where every policy that cannot be loaded denies.
-    fn denying(&self) -> First {
-        let parts: Vec<Part> = self.files.parts.values().filter_map(|p| p.as_ref().ok().cloned()).collect();
-        let unreadable = self.files.parts.iter().filter_map(|(name, part)| {
-            let why = part.as_ref().err()?;
-            Some((name.clone(), why.message.clone()))
-        });
-        let unreadable = unreadable.collect();
-        let set = tokio::task::block_in_place(|| self.engine.stage_or_deny(self.next(), &specs(&parts)));
-        let candidate = Candidate {
-            origin: Origin::File,
-            by: String::new(),
-            restores: None,
-            config: Some(self.files.config.clone()),
-            seen: None,
-            parts,
-            mandates: self.files.config.mandates.clone(),
-            mandates_stand_for: None,
-        };
-        First { candidate, set, whole: false, unreadable }
+    /// The files as they are, with what operators put in their place, where every policy that cannot be
+    /// loaded denies.
+    async fn denying(&self) -> Result<First, LedgerError> {
+        let (candidate, unreadable) = Candidate::of_what_can_be_read(self.files, &self.overrides().await?);
+        let unreadable = unreadable.into_iter().map(|(name, why)| (name, why.message)).collect();
+        let specs = specs(&candidate.parts);
+        let set = tokio::task::block_in_place(|| self.engine.stage_or_deny(self.next(), &specs));
+        Ok(First { candidate, set, whole: false, unreadable })
     }
 
     /// Writes it down, unless it is what served before the restart: then it goes on under its number.
@@ -181,7 +180,7 @@ impl Begin<'_> {
             Some(last) if goes_on(last, &wanted) => last.clone(),
             _ => {
                 self.ledger.remember(candidate.parts.iter().flat_map(Part::blobs).collect()).await?;
-                self.ledger.activate(wanted.clone()).await?;
+                self.ledger.activate(wanted.clone(), true).await?;
                 wanted
             }
         };

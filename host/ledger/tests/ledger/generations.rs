@@ -44,17 +44,17 @@ fn generations_are_counted_without_a_gap_over_restarts() {
     assert_eq!(block(ledger.generations(None, 10)).unwrap(), []);
     block(ledger.remember(vec![b"one".to_vec(), b"two".to_vec(), b"{}".to_vec()])).unwrap();
     let conflict = |done: Result<(), LedgerError>| assert!(matches!(done, Err(LedgerError::Conflict(_))), "{done:?}");
-    conflict(block(ledger.activate(generation(2, b"one"))));
-    block(ledger.activate(generation(1, b"one"))).unwrap();
-    block(ledger.activate(generation(2, b"two"))).unwrap();
+    conflict(block(ledger.activate(generation(2, b"one"), false)));
+    block(ledger.activate(generation(1, b"one"), false)).unwrap();
+    block(ledger.activate(generation(2, b"two"), false)).unwrap();
     drop(ledger);
 
     let ledger = rig.open();
     // Somebody else was first; nobody counts backwards; nothing is left out.
     for number in [0, 1, 2, 4, u64::MAX] {
-        conflict(block(ledger.activate(generation(number, b"one"))));
+        conflict(block(ledger.activate(generation(number, b"one"), false)));
     }
-    block(ledger.activate(generation(3, b"one"))).unwrap();
+    block(ledger.activate(generation(3, b"one"), false)).unwrap();
     let all = [generation(3, b"one"), generation(2, b"two"), generation(1, b"one")];
     assert_eq!(block(ledger.generations(None, 10)).unwrap(), all);
     assert_eq!(block(ledger.generations(Some(3), 1)).unwrap(), &all[1..2]);
@@ -68,10 +68,10 @@ fn a_generation_has_its_bytes_or_does_not_serve() {
     let rig = Rig::new();
     let ledger = rig.open();
     block(ledger.remember(vec![b"{}".to_vec()])).unwrap();
-    assert_eq!(block(ledger.activate(generation(1, b"never kept"))), Err(LedgerError::NotFound));
+    assert_eq!(block(ledger.activate(generation(1, b"never kept"), false)), Err(LedgerError::NotFound));
     assert_eq!(block(ledger.generations(None, 10)).unwrap(), []);
     block(ledger.remember(vec![b"kept".to_vec()])).unwrap();
-    block(ledger.activate(generation(1, b"kept"))).unwrap();
+    block(ledger.activate(generation(1, b"kept"), false)).unwrap();
     let wanted: Vec<String> = generation(1, b"kept").digests().map(str::to_owned).collect();
     assert_eq!(block(ledger.remembered(wanted)).unwrap(), [b"kept".to_vec(), b"{}".to_vec()]);
     assert_eq!(block(ledger.remembered(vec![sha256(b"never kept")])), Err(LedgerError::NotFound));
@@ -82,7 +82,7 @@ fn a_generation_is_a_record_and_stays_what_it_was() {
     let rig = Rig::new();
     let ledger = rig.open();
     block(ledger.remember(vec![b"one".to_vec(), b"{}".to_vec()])).unwrap();
-    block(ledger.activate(generation(1, b"one"))).unwrap();
+    block(ledger.activate(generation(1, b"one"), false)).unwrap();
     let raw = rig.raw();
     let body: String =
         raw.query_row("SELECT body FROM audit WHERE kind='policies-activated'", [], |r| r.get(0)).unwrap();
@@ -102,4 +102,28 @@ fn a_generation_is_a_record_and_stays_what_it_was() {
         let refused = raw.execute_batch(statement).unwrap_err().to_string();
         assert!(refused.contains(why), "{statement}: {refused}");
     }
+}
+
+#[test]
+fn what_tightens_voids_what_was_judged_before() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    block(ledger.remember(vec![b"one".to_vec(), b"{}".to_vec()])).unwrap();
+    block(ledger.activate(generation(1, b"one"), false)).unwrap();
+    // Refused as a whole: the least generation does not rise for one that is not written down.
+    assert!(block(ledger.activate(generation(3, b"one"), true)).is_err());
+    block(ledger.activate(generation(2, b"one"), true)).unwrap();
+    drop(ledger);
+    rig.check();
+}
+
+#[test]
+fn remembered_bytes_that_changed_are_not_read_back() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    block(ledger.remember(vec![b"one".to_vec()])).unwrap();
+    let raw = rig.raw();
+    raw.execute_batch("UPDATE blob SET bytes=x'00'").unwrap();
+    let changed = block(ledger.remembered(vec![sha256(b"one")]));
+    assert!(matches!(&changed, Err(LedgerError::Unavailable(why)) if why.contains("hash")), "{changed:?}");
 }

@@ -169,3 +169,19 @@ fn rule_15_drift_is_measured_from_what_a_person_approved() {
         assert_eq!(block(ledger.facts(other)).unwrap().approved, None);
     }
 }
+
+#[test]
+fn a_word_is_changed_sixteen_times_at_most() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    granted(&ledger, commit(1, at(1), &[]));
+    let word = |n: u64| UseReport { note: Some(n.to_string()), ..says(Reporter::Agent, Use::Cited) };
+    for n in 0..16 {
+        report(&ledger, 1, word(n)).unwrap();
+    }
+    let again = report(&ledger, 1, word(16));
+    assert!(matches!(again, Err(LedgerError::Conflict(_))), "{again:?}");
+    // The last one again is no change, and the other side has its own.
+    report(&ledger, 1, word(15)).unwrap();
+    report(&ledger, 1, says(Reporter::Person, Use::Cited)).unwrap();
+}
