@@ -22,6 +22,7 @@ use countersign_core::whatif::{Comparison, Fact, Hypothesis, Outcome, WhatIf};
 use countersign_engine::{Engine, PolicySet, PolicySpec, StageError};
 use serde_json::{Value, json};
 
+use crate::config::PolicyConfig;
 use crate::views;
 
 /// Decisions that may wait to be judged again.
@@ -253,10 +254,28 @@ impl Shadows {
         Some((report, shadow.candidate))
     }
 
-    /// The candidate beside a policy.
+    /// The candidate beside a policy, and its number: another one in its place has another.
     #[must_use]
-    pub fn candidate(&self, policy: &str) -> Option<Candidate> {
-        self.state().shadows.get(policy).map(|s| s.candidate.clone())
+    pub fn candidate(&self, policy: &str) -> Option<(u64, Candidate)> {
+        self.state().shadows.get(policy).map(|s| (s.number, s.candidate.clone()))
+    }
+
+    /// Takes a candidate away if it still is the one of this number.
+    pub fn remove_this(&self, policy: &str, number: u64) {
+        self.keep(|name, shadow| name != policy || shadow.number != number);
+    }
+
+    /// Follows what serves: a candidate whose policy is gone has nothing to be compared with, and one that
+    /// hears what agents say must not when its policy no longer does.
+    pub fn follow(&self, policies: &BTreeMap<String, PolicyConfig>) {
+        let may_stay = |p: &PolicyConfig, s: &Shadow| p.claims || !s.candidate.spec.claims;
+        self.keep(|name, shadow| policies.get(name).is_some_and(|policy| may_stay(policy, shadow)));
+    }
+
+    fn keep(&self, stays: impl Fn(&str, &Shadow) -> bool) {
+        let mut state = self.state();
+        state.shadows.retain(|name, shadow| stays(name, shadow));
+        self.active.store(state.shadows.len(), Ordering::Relaxed);
     }
 
     /// What a shadow has found so far.

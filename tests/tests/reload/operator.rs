@@ -259,3 +259,19 @@ fn going_back_works_while_the_files_are_broken() {
     assert_eq!(lab.serving(), first);
     lab.save(2);
 }
+
+#[test]
+fn what_the_store_cannot_count_and_settings_a_file_could_not_have_are_the_callers_mistake() {
+    let lab = Lab::with_one_module();
+    let operator = lab.gateway.operator();
+    let rollback = operator.post("/v1/policies/rollback", &json!({"to": 1_u64 << 63}));
+    assert_eq!(rollback.status, 404, "{}", rollback.text());
+    let listed = operator.get(&format!("/v1/policies/generations?before={}", 1_u64 << 63));
+    assert_eq!(listed.status, 400, "{}", listed.text());
+    let shadow = operator.post(
+        "/v1/policies/p/shadow",
+        &json!({"module": "builtin:vendor-allowlist", "settings": {"hosts": [], "limit": 1.5}}),
+    );
+    assert_eq!(shadow.status, 400, "{}", shadow.text());
+    assert!(shadow.text().contains("settings.limit"), "{}", shadow.text());
+}

@@ -108,7 +108,8 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         }
         (Method::DELETE, ["v1", "policies", name, "shadow"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
-            shadows::end(gateway, &operator.name, name).await
+            let views = operator.need(OperatorRole::Viewer).is_ok();
+            shadows::end(gateway, &operator.name, views, name).await
         }
         (Method::POST, ["v1", "sessions"]) => {
             let (body, operator) = said(gateway, request, MAX_CALL, OperatorRole::SessionAdmin).await?;

@@ -80,7 +80,7 @@ pub(super) async fn put_module(admin: &Admin, name: &str, request: Request<Incom
 /// `POST /v1/policies/{name}/shadow/activate`: the candidate serves in the policy's place, through the gate
 /// that every module passes, and stops being a shadow.
 pub(super) async fn activate_shadow(admin: &Admin, operator: &str, name: &str) -> Result<Answer, Problem> {
-    let candidate =
+    let (number, candidate) =
         admin.gateway.shadows.candidate(name).ok_or_else(|| not_found("shadow of a policy of this name"))?;
     let place = one_of_few(admin)?;
     let module = candidate.spec.module.to_vec();
@@ -90,7 +90,7 @@ pub(super) async fn activate_shadow(admin: &Admin, operator: &str, name: &str) -
         let _place = place;
         let done = owner.reloader.put_module(&name, module, settings, &by).await;
         if done.is_ok() {
-            owner.gateway.shadows.remove(&name);
+            owner.gateway.shadows.remove_this(&name, number);
         }
         done
     });

@@ -68,15 +68,22 @@ pub(super) async fn start(admin: &Admin, name: &str, request: Request<Incoming>)
         }
         Err(_) => return Err(Problem::new(Code::Overloaded, "staging the candidate ended abnormally")),
     }
+    // What serves may have changed while it was staged.
+    gateway.shadows.follow(&gateway.live.load().config.policies);
     let report = report(gateway, name)?;
     note(gateway, "shadow-started", by, &report).await?;
     Ok(json(StatusCode::CREATED, &report))
 }
 
-/// Ends a candidate; answers its last report.
-pub(super) async fn end(gateway: &Gateway, by: &str, name: &str) -> Result<Answer, Problem> {
-    let (report, _) = gateway.shadows.remove(name).ok_or_else(none)?;
-    note(gateway, "shadow-dropped", by, &report).await?;
+/// Ends a candidate; answers its last report, with single decisions only for those who may see any.
+pub(super) async fn end(gateway: &Gateway, by: &str, views: bool, name: &str) -> Result<Answer, Problem> {
+    note(gateway, "shadow-dropped", by, &report(gateway, name)?).await?;
+    let (mut report, _) = gateway.shadows.remove(name).ok_or_else(none)?;
+    if let Some(map) = report.as_object_mut()
+        && !views
+    {
+        map.remove("last");
+    }
     Ok(json(StatusCode::OK, &report))
 }
 

@@ -186,12 +186,14 @@ impl Reloader {
                 tracing::error!("the chain nodes' names do not resolve; no purchase may reach those of before");
             }
         }
+        let next = Arc::new(next);
         {
             // Both at once: status never tells of another generation than the one that judges.
             let mut state = self.state();
-            self.gateway.live.store(Arc::new(next));
+            self.gateway.live.store(Arc::clone(&next));
             known(&mut state);
         }
+        self.gateway.shadows.follow(&next.config.policies);
     }
 
     /// Writes a generation down under the next number. If the ledger has that one already, from a change
