@@ -38,7 +38,8 @@ pub struct EngineConfig {
     /// runaway policy stops. A policy in Rust uses some tens of thousands.
     pub fuel: u64,
     /// Fuel for instantiation and `configure` together, and for `describe`. Much more than `fuel`: rules as
-    /// text are parsed in it, and no decision waits for that.
+    /// text are parsed in it, mostly ahead of time. A quarter of `instances` may be configured while a
+    /// decision waits.
     pub configure_fuel: u64,
     /// Milliseconds for instantiation and `configure` together, and for `describe`.
     pub configure_deadline_ms: u32,

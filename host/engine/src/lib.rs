@@ -1,8 +1,8 @@
 //! Runs policies. The only crate that knows what WebAssembly is.
 //!
 //! A policy is a component of the world `countersign:policy/spend-policy@0.1.0` (`wit/v0.1`). Each
-//! decision gets a store and an instance of its own: instantiated, configured, asked once, dropped.
-//! Nothing a policy does can outlive the question it was asked.
+//! decision gets a store and an instance of its own, configured ahead of time or restored from a snapshot
+//! of a configured one, asked once, dropped. Nothing a policy does can outlive the question it was asked.
 //!
 //! * [`Engine`] owns the runtime: its settings, the instance pool, the epoch ticker and the cache of
 //!   compiled modules.

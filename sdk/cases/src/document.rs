@@ -183,7 +183,7 @@ impl Cases {
         given.or(self.settings.as_ref()).cloned().unwrap_or_else(|| json!({}))
     }
 
-    /// What the cases ask of a policy that takes its settings.
+    /// What the cases ask where they expect a decision.
     #[must_use]
     pub fn questions(&self, given: Option<&Value>) -> Vec<Question> {
         let asks = |case: &&Case| matches!(case.expect, Expected::Decision(_));

@@ -346,19 +346,20 @@ fn toml_is_the_same_document() {
 }
 
 #[test]
-fn questions_are_what_cases_ask_of_a_policy_that_takes_its_settings() {
+fn questions_are_what_cases_ask_of_a_policy_that_decides() {
     let cases = Cases::parse(
         &json!({ "settings": { "a": 1 }, "cases": [
             { "name": "one", "request": { "payment": { "value": 7 } }, "expect": { "verdict": "allow" } },
             { "name": "two", "settings": { "b": 2 }, "expect": { "problems": [""] } },
             { "name": "three", "settings": { "b": 2 }, "expect": { "error": "x" } },
+            { "name": "four", "settings": { "b": 2 }, "expect": { "verdict": "deny", "reasons": ["x"] } },
         ] })
         .to_string(),
     )
     .unwrap();
     let asked = cases.questions(None);
     let names: Vec<&str> = asked.iter().map(|q| q.name.as_str()).collect();
-    assert_eq!(names, ["one", "three"]);
+    assert_eq!(names, ["one", "four"]);
     assert_eq!(asked[0].settings, json!({ "a": 1 }));
     assert_eq!(asked[0].request["payment"]["amount"], json!("7"));
     assert_eq!(cases.questions(Some(&json!({ "c": 3 })))[0].settings, json!({ "c": 3 }));

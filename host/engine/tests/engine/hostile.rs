@@ -277,7 +277,10 @@ fn a_full_engine_refuses_instead_of_queueing_for_ever() {
     let spec = PolicySpec { deadline_ms: 2_000, ..Guest::evaluating(SPIN).spec("hostile") };
     let set = engine.stage(1, &[spec, honest()]).unwrap();
     std::thread::scope(|scope| {
-        let holder = scope.spawn(|| failed(&judge_one(&set, "hostile", &request())).0);
+        // The place is taken again and again by the thread below, so this one may have to try more than once.
+        let tried = || failed(&judge_one(&set, "hostile", &request())).0;
+        let holder =
+            scope.spawn(move || std::iter::repeat_with(tried).find(|k| *k != FailureKind::Unavailable).unwrap());
         // Until the other thread has its place, this one may still succeed.
         let refused = std::iter::repeat_with(|| judge_one(&set, "honest", &request()))
             .take(1_000_000)

@@ -533,7 +533,9 @@ fn edits_to_what_cannot_change_ask_for_a_restart() {
         "currency = \"EUR\"\ntls = { cert = \"c\", key = \"k\" }",
         &["gateway.currency", "gateway.tls"],
     );
-    check("sqlite:countersign.db", "sqlite:/var/lib/other.db", &["ledger.url"]);
+    // The folder for compiled policies is beside the ledger unless the file says otherwise.
+    check("sqlite:countersign.db", "sqlite:/var/lib/other.db", &["ledger.url", "engine"]);
+    check("[limits]", "[engine]\ninstances = 7\n[limits]", &["engine"]);
     check("daily-limit = \"100.00\"", "daily-limit = \"200.00\"", &["wallet.research.daily-limit"]);
     check("{ env = \"WALLET_PASSPHRASE\" }", "{ env = \"RPC_URL\" }", &["wallet.research.passphrase"]);
     let another = "[wallet.b]\nkind='key'\nkey={env='RPC_URL'}\nnetworks=['eip155:1']\ndaily-limit='1'\n[agent.scout]";

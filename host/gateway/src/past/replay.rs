@@ -10,7 +10,6 @@ use countersign_core::verdict::{FailureKind, Opinion};
 use countersign_engine::{Engine, PolicySet, PolicySpec, Start};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{PATIENCE_MS, Stream};
 
@@ -184,11 +183,11 @@ impl Staged<'_> {
         if let Some(set) = self.sets.get(&key) {
             return Ok(Ok(Arc::clone(set)));
         }
-        let module = match self.blob(&recorded.module_sha256, "module-missing", "/module_sha256").await? {
+        let module = match self.blob(&recorded.module_sha256, "module-missing", "/module_sha256").await {
             Ok(module) => module,
             Err(not) => return Ok(Err(not)),
         };
-        let settings = match self.blob(&recorded.settings_sha256, "settings-missing", "/settings_sha256").await? {
+        let settings = match self.blob(&recorded.settings_sha256, "settings-missing", "/settings_sha256").await {
             Ok(settings) => String::from_utf8_lossy(&settings).into_owned(),
             Err(not) => return Ok(Err(not)),
         };
@@ -212,19 +211,15 @@ impl Staged<'_> {
         Ok(Ok(set))
     }
 
-    /// Remembered bytes that are still what they are called.
-    async fn blob(&self, sha256: &str, missing: &'static str, at: &str) -> Result<Result<Vec<u8>, Not>, LedgerError> {
+    /// Remembered bytes, which the ledger gives only as long as they are what they are called.
+    async fn blob(&self, sha256: &str, missing: &'static str, at: &str) -> Result<Vec<u8>, Not> {
         let mut digest = [0; 32];
-        if hex::decode_to_slice(sha256, &mut digest).is_err() {
-            return Ok(Err(Not::Replayable(missing)));
+        hex::decode_to_slice(sha256, &mut digest).map_err(|_| Not::Replayable(missing))?;
+        match self.ledger.blob(digest).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(Not::Replayable(missing)),
+            Err(error) => Err(Not::Same(vec![difference(at, json!(sha256), json!(error.to_string()))])),
         }
-        let Some(bytes) = self.ledger.blob(digest).await? else { return Ok(Err(Not::Replayable(missing))) };
-        let found = hex::encode(Sha256::digest(&bytes));
-        if found != sha256 {
-            let changed = difference(at, json!(sha256), json!(format!("the kept bytes are {found}")));
-            return Ok(Err(Not::Same(vec![changed])));
-        }
-        Ok(Ok(bytes))
     }
 }
 
