@@ -313,13 +313,80 @@ pub struct Denial {
     pub at: Timestamp,
 }
 
-/// What the chain showed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What shows that something happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Transaction hash, `0x` and 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
-    /// Block number, when the evidence is the chain's.
+    /// Block number, when the evidence is the chain's: of the redemption, or of the finalized block that
+    /// shows there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<u64>,
+    /// Its hash, `0x` and 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_hash: Option<String>,
+    /// Its own time, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_time: Option<u64>,
+    /// What was redeemed, if less than was signed; all of it otherwise. Atomic units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redeemed: Option<Atomic>,
+    /// SHA-256, in lower-case hex, of a remembered document: a dispute's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// How many nodes said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u8>,
+}
+
+/// Where money that came back is known from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "source")]
+pub enum RefundSource {
+    /// A finalized transfer of the paid asset from the paid payee to the paying wallet.
+    Chain {
+        /// Transaction hash, `0x` and 64 hex digits.
+        transaction: String,
+        /// Which log of its block. With the transaction it names the transfer: booked once, for ever.
+        log: u64,
+        /// The finalized block it is in.
+        block: u64,
+    },
+    /// A person's word. It corrects the books; no budget is credited for it.
+    Person {
+        /// The operator.
+        by: String,
+        /// Their reference: booked once for this payment.
+        reference: String,
+    },
+}
+
+/// Money that came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// Of which payment.
+    pub payment: PaymentId,
+    /// How much, in the atomic units of the paid asset.
+    pub amount: Atomic,
+    /// How this is known.
+    #[serde(flatten)]
+    pub source: RefundSource,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// A finalized block as a network's nodes told it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finalized {
+    /// CAIP-2.
+    pub network: String,
+    /// Its number.
+    pub block: u64,
+    /// Its hash, `0x` and 64 hex digits.
+    pub hash: String,
+    /// Its own time, in seconds since the epoch.
+    pub time: u64,
 }
 
 /// A change of state, by compare-and-set.
@@ -333,8 +400,8 @@ pub struct Transition {
     pub event: Event,
     /// For people and the record: cleaned, at most 256 bytes.
     pub why: String,
-    /// What shows it.
-    pub evidence: Option<Evidence>,
+    /// What shows it. Boxed: most have none.
+    pub evidence: Option<Box<Evidence>>,
     /// Now.
     pub at: Timestamp,
 }
@@ -355,6 +422,8 @@ pub enum Reopened {
     NotOpen(State),
     /// Something that covers it is suspended.
     Suspended(String),
+    /// Whoever asks was identified under a generation older than the operator allows.
+    Stale,
 }
 
 /// A hold as it stands.
@@ -365,6 +434,10 @@ pub struct HoldView {
     pub hold: PlacedHold,
     /// Whether it still reserves.
     pub open: bool,
+    /// What it came to, once it no longer reserves; 0 if it was released. Ledger units.
+    pub spent: u64,
+    /// What was credited of that since. Ledger units.
+    pub refunded: u64,
 }
 
 /// One entry of a payment's history.
@@ -409,6 +482,10 @@ pub struct PaymentView {
     pub approval: Option<ApprovalId>,
     /// The transaction said to have settled it (proven only in `Settled`).
     pub transaction: Option<String>,
+    /// What proved it, or what the latest word on it rests on.
+    pub evidence: Option<Box<Evidence>>,
+    /// What came back, in the order in which it was booked.
+    pub refunds: Vec<Refund>,
     /// Whether the seller's 2xx answer reached the agent whole.
     pub delivered: bool,
     /// What was said about its use, at most once by each kind of reporter.
@@ -812,10 +889,21 @@ pub trait Ledger: Send + Sync {
     /// past it) is [`LedgerError::Conflict`]. A withdrawal also closes the payment's approval.
     fn transition(&self, transition: Transition) -> Fut<'_, Result<State, LedgerError>>;
 
-    /// Reads an open payment's payload for presenting it again, with the suspension check and the
-    /// record of it in the same transaction. A settled payment whose answer was never delivered
-    /// may be presented too: its nonce is used up. Use [`crate::permit::represent`].
-    fn reopen(&self, payment: PaymentId, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>>;
+    /// Reads an open payment's payload for presenting it again. In the same transaction: what is
+    /// suspended, the least generation against the one the caller was identified under, and the record
+    /// of it. A settled payment whose answer was never delivered may be presented too: its nonce is used
+    /// up. Use [`crate::permit::represent`].
+    fn reopen(&self, payment: PaymentId, generation: u64, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>>;
+
+    /// Books money that came back: what a finalized transfer shows leaves the spending of the budgets it
+    /// was charged to (rounded down, never the host's own budgets and never counts); a person's word
+    /// changes the books only. At most what was redeemed comes back in all, and no transfer or reference
+    /// is booked twice: [`LedgerError::Conflict`].
+    fn refund(&self, refund: Refund) -> Fut<'_, Result<State, LedgerError>>;
+
+    /// Remembers how far a network is final. A lower block, or another hash or time for the same one, is
+    /// [`LedgerError::Conflict`]: such a node is not to be believed.
+    fn finalized(&self, block: Finalized, at: Timestamp) -> Fut<'_, Result<(), LedgerError>>;
 
     /// Stores the signature bytes beside their payload.
     fn store_signature(&self, payment: PaymentId, signature: Signature65) -> Fut<'_, Result<(), LedgerError>>;

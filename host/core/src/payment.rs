@@ -23,12 +23,28 @@ pub enum State {
     Settled = 7,
     /// Nothing redeemable is left. Final.
     Released = 8,
+    /// Settled, and some or all of it came back.
+    Refunded = 9,
+    /// Settled, and somebody contests it: paid for, and nothing of use delivered.
+    Disputed = 10,
+    /// What the chain shows contradicts itself or what was signed. Held until it is cleared up.
+    Stuck = 11,
 }
 
 impl State {
     /// Every state, in stored order.
-    pub const ALL: [Self; 7] =
-        [Self::Denied, Self::Review, Self::Signed, Self::Redeemable, Self::Seen, Self::Settled, Self::Released];
+    pub const ALL: [Self; 10] = [
+        Self::Denied,
+        Self::Review,
+        Self::Signed,
+        Self::Redeemable,
+        Self::Seen,
+        Self::Settled,
+        Self::Released,
+        Self::Refunded,
+        Self::Disputed,
+        Self::Stuck,
+    ];
 
     /// The stored number.
     #[must_use]
@@ -41,6 +57,9 @@ impl State {
             Self::Seen => 6,
             Self::Settled => 7,
             Self::Released => 8,
+            Self::Refunded => 9,
+            Self::Disputed => 10,
+            Self::Stuck => 11,
         }
     }
 
@@ -57,17 +76,31 @@ impl State {
             Self::Denied => "denied",
             Self::Review => "pending-approval",
             Self::Signed => "in-flight",
-            Self::Redeemable => "unknown",
+            Self::Redeemable | Self::Stuck => "unknown",
             Self::Seen => "accepted",
             Self::Settled => "settled",
             Self::Released => "failed",
+            Self::Refunded => "refunded",
+            Self::Disputed => "disputed",
         }
     }
 
     /// Whether an authorization exists that somebody may still redeem, or has.
     #[must_use]
     pub const fn has_authorization(self) -> bool {
-        matches!(self, Self::Signed | Self::Redeemable | Self::Seen | Self::Settled)
+        self.is_open() || self.is_spent()
+    }
+
+    /// Whether an authorization exists that nobody has proven used or unused: its holds are reserved.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Signed | Self::Redeemable | Self::Seen | Self::Stuck)
+    }
+
+    /// Whether the chain has proven that the money moved: its holds are spent.
+    #[must_use]
+    pub const fn is_spent(self) -> bool {
+        matches!(self, Self::Settled | Self::Refunded | Self::Disputed)
     }
 
     /// Whether another attempt at the same purchase may be decided.
@@ -105,8 +138,62 @@ pub enum Event {
     Ambiguous,
     /// A valid receipt arrived.
     Receipt,
-    /// The chain shows this very nonce redeemed, with our amount and payee.
+    /// A finalized block shows this very nonce redeemed, for our payee and for no more than we signed.
     Redeemed,
+    /// A finalized block later than the end of the validity shows this nonce unused, or it was cancelled
+    /// in a finalized block.
+    Unused,
+    /// The block that bore a receipt out is no longer in the chain.
+    Reorganised,
+    /// The chain contradicts itself or what was signed; the text says how.
+    Contradicted,
+    /// Money of this payment came back.
+    Refund,
+    /// Somebody contests a settled payment.
+    Dispute,
+    /// A dispute ended, and nothing came back.
+    Dropped,
+    /// A dispute ended, and something had come back.
+    Redressed,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 13] = [
+        Self::Resume,
+        Self::Withdraw,
+        Self::SignerRefused,
+        Self::Ambiguous,
+        Self::Receipt,
+        Self::Redeemed,
+        Self::Unused,
+        Self::Reorganised,
+        Self::Contradicted,
+        Self::Refund,
+        Self::Dispute,
+        Self::Dropped,
+        Self::Redressed,
+    ];
+
+    /// The stored name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Withdraw => "withdraw",
+            Self::SignerRefused => "signer-refused",
+            Self::Ambiguous => "ambiguous",
+            Self::Receipt => "receipt",
+            Self::Redeemed => "redeemed",
+            Self::Unused => "unused",
+            Self::Reorganised => "reorganised",
+            Self::Contradicted => "contradicted",
+            Self::Refund => "refund",
+            Self::Dispute => "dispute",
+            Self::Dropped => "dropped",
+            Self::Redressed => "redressed",
+        }
+    }
 }
 
 /// What a transition does to the payment's holds.
@@ -116,8 +203,10 @@ pub enum Effect {
     Keep,
     /// They go back to their windows.
     Release,
-    /// They become spent in their windows.
+    /// They become spent in their windows: what was redeemed, the rest goes back.
     Settle,
+    /// What came back leaves what is spent in their windows.
+    Refund,
     /// They are released and fresh ones placed, in one transaction.
     Replace,
 }
@@ -135,21 +224,39 @@ pub struct Rule {
     pub effect: Effect,
 }
 
-/// Every legal transition. There is no way from a signed payment to a released one but the
-/// signer's certain refusal: proofs of non-use are evidence this table does not know yet, so
-/// until it does such money stays held.
-pub const TRANSITIONS: [Rule; 11] = [
+/// Every legal transition. Two things free what was signed for: the signer's certain refusal, before a
+/// signature existed, and the chain's finalized proof of non-use.
+pub const TRANSITIONS: [Rule; 30] = [
     rule(State::Review, Event::Resume, State::Signed, Effect::Replace),
     rule(State::Review, Event::Withdraw, State::Released, Effect::Release),
     rule(State::Signed, Event::SignerRefused, State::Released, Effect::Release),
     rule(State::Signed, Event::Ambiguous, State::Redeemable, Effect::Keep),
     rule(State::Signed, Event::Receipt, State::Seen, Effect::Keep),
     rule(State::Signed, Event::Redeemed, State::Settled, Effect::Settle),
+    rule(State::Signed, Event::Unused, State::Released, Effect::Release),
+    rule(State::Signed, Event::Contradicted, State::Stuck, Effect::Keep),
     rule(State::Redeemable, Event::Ambiguous, State::Redeemable, Effect::Keep),
     rule(State::Redeemable, Event::Receipt, State::Seen, Effect::Keep),
     rule(State::Redeemable, Event::Redeemed, State::Settled, Effect::Settle),
+    rule(State::Redeemable, Event::Unused, State::Released, Effect::Release),
+    rule(State::Redeemable, Event::Contradicted, State::Stuck, Effect::Keep),
     rule(State::Seen, Event::Receipt, State::Seen, Effect::Keep),
     rule(State::Seen, Event::Redeemed, State::Settled, Effect::Settle),
+    rule(State::Seen, Event::Unused, State::Released, Effect::Release),
+    rule(State::Seen, Event::Reorganised, State::Redeemable, Effect::Keep),
+    rule(State::Seen, Event::Contradicted, State::Stuck, Effect::Keep),
+    rule(State::Stuck, Event::Ambiguous, State::Stuck, Effect::Keep),
+    rule(State::Stuck, Event::Receipt, State::Stuck, Effect::Keep),
+    rule(State::Stuck, Event::Redeemed, State::Settled, Effect::Settle),
+    rule(State::Stuck, Event::Unused, State::Released, Effect::Release),
+    rule(State::Settled, Event::Refund, State::Refunded, Effect::Refund),
+    rule(State::Settled, Event::Dispute, State::Disputed, Effect::Keep),
+    rule(State::Refunded, Event::Refund, State::Refunded, Effect::Refund),
+    rule(State::Refunded, Event::Dispute, State::Disputed, Effect::Keep),
+    rule(State::Disputed, Event::Refund, State::Disputed, Effect::Refund),
+    rule(State::Disputed, Event::Dropped, State::Settled, Effect::Keep),
+    rule(State::Disputed, Event::Redressed, State::Refunded, Effect::Keep),
+    rule(State::Disputed, Event::Dispute, State::Disputed, Effect::Keep),
 ];
 
 const fn rule(from: State, event: Event, to: State, effect: Effect) -> Rule {
@@ -171,7 +278,7 @@ mod tests {
         for state in State::ALL {
             assert_eq!(State::from_number(state.number()), Some(state));
         }
-        for unused in [0, 3, 9, 255] {
+        for unused in [0, 3, 12, 255] {
             assert_eq!(State::from_number(unused), None);
         }
     }
@@ -188,17 +295,56 @@ mod tests {
     #[test]
     fn nothing_leaves_a_final_state() {
         for rule in TRANSITIONS {
-            assert!(!matches!(rule.from, State::Denied | State::Released | State::Settled), "{rule:?}");
+            assert!(!matches!(rule.from, State::Denied | State::Released), "{rule:?}");
         }
     }
 
     #[test]
-    fn money_at_risk_is_freed_only_by_the_signers_certain_refusal() {
+    fn money_at_risk_is_freed_only_by_a_refusal_before_a_signature_or_a_proof_of_non_use() {
         for rule in TRANSITIONS {
-            if rule.from.has_authorization() && rule.effect == Effect::Release {
-                assert_eq!((rule.from, rule.event), (State::Signed, Event::SignerRefused));
+            if rule.from.is_open() && rule.effect == Effect::Release {
+                let refused = (rule.from, rule.event) == (State::Signed, Event::SignerRefused);
+                assert!(refused || rule.event == Event::Unused, "{rule:?}");
             }
-            assert_eq!(rule.effect == Effect::Settle, rule.to == State::Settled, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn the_effect_is_what_the_states_mean() {
+        for rule in TRANSITIONS {
+            let reserved = |state: State| state == State::Review || state.is_open();
+            let expected = match (reserved(rule.from), rule.from.is_spent(), reserved(rule.to), rule.to.is_spent()) {
+                (true, _, true, _) if rule.from == State::Review => Effect::Replace,
+                (true, _, true, _) => Effect::Keep,
+                (true, _, _, true) => Effect::Settle,
+                (true, _, false, false) => Effect::Release,
+                (_, true, _, true) if rule.event == Event::Refund => Effect::Refund,
+                (_, true, _, true) => Effect::Keep,
+                _ => panic!("{rule:?} leads nowhere it may"),
+            };
+            assert_eq!(rule.effect, expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_proven_stays_proven() {
+        // From an open payment, every event but these two keeps the money reserved.
+        for rule in TRANSITIONS.into_iter().filter(|rule| rule.from.is_open()) {
+            let proof = matches!(rule.event, Event::Redeemed | Event::Unused | Event::SignerRefused);
+            assert_eq!(rule.to.is_open(), !proof, "{rule:?}");
+        }
+        for state in State::ALL.into_iter().filter(|state| state.is_open()) {
+            for event in [Event::Redeemed, Event::Unused, Event::Ambiguous, Event::Receipt] {
+                let known = transition(state, event).is_some();
+                assert!(known || (state, event) == (State::Seen, Event::Ambiguous), "{state:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn events_are_stored_as_they_are_serialised() {
+        for event in Event::ALL {
+            assert_eq!(serde_json::to_value(event).unwrap(), event.name());
         }
     }
 }

@@ -144,19 +144,27 @@ pub enum Represented {
     NotOpen(State),
     /// Something that covers it is suspended.
     Suspended(String),
+    /// The caller was identified under a generation older than the operator allows: identify again.
+    Stale,
 }
 
 /// Reopens the stored payload of an open payment: the same nonce, never a new one.
 ///
 /// # Errors
 /// When the ledger could not answer.
-pub async fn represent(ledger: &dyn Ledger, payment: PaymentId, at: Timestamp) -> Result<Represented, LedgerError> {
-    Ok(match ledger.reopen(payment, at).await? {
+pub async fn represent(
+    ledger: &dyn Ledger,
+    payment: PaymentId,
+    generation: u64,
+    at: Timestamp,
+) -> Result<Represented, LedgerError> {
+    Ok(match ledger.reopen(payment, generation, at).await? {
         Reopened::Open { authorization, signature } => {
             Represented::Open { permit: Permit { authorization }, signature }
         }
         Reopened::Expired => Represented::Expired,
         Reopened::NotOpen(state) => Represented::NotOpen(state),
         Reopened::Suspended(what) => Represented::Suspended(what),
+        Reopened::Stale => Represented::Stale,
     })
 }
