@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::chain::Chains;
-use crate::clock::SystemClock;
+use crate::clock::{SteadyClock, SystemClock};
 use crate::config::{self, Config, Environment};
 use crate::egress::{Dialer, Patience, tls};
 use crate::flights::Flights;
@@ -80,7 +80,7 @@ impl Running {
 /// [`StartError`] names what could not be used and what to do.
 pub async fn start(config: Config, environment: Environment, patience: Patience) -> Result<Running, StartError> {
     config.check_paths().map_err(|e| fail("paths")(&e))?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(Arc::new(SystemClock)));
     let now = clock.now().map_err(|e| fail("clock")(&e))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");

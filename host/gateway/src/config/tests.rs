@@ -150,7 +150,14 @@ fn every_key_of_the_contract_is_read() {
     let config = parse(&full()).unwrap();
     assert_eq!(config.gateway.listen, "127.0.0.1:8402".parse().unwrap());
     assert_eq!(config.gateway.admin_hosts, BTreeSet::from(["gateway.internal:8443".to_owned()]));
-    assert_eq!(config.ledger, Ledger::Sqlite { path: "/srv/gateway/countersign.db".into() });
+    assert_eq!(
+        config.ledger,
+        Ledger {
+            store: Store::Sqlite { path: "/srv/gateway/countersign.db".into() },
+            log_key: "/srv/gateway/countersign.db.log-key".into(),
+            anchor: None
+        }
+    );
     assert!(config.egress.allows("127.0.0.1", "127.0.0.1".parse().unwrap(), 40201));
     assert!(config.proxy.intercepts("api.example.com", 443) && !config.proxy.intercepts("example.com", 443));
     assert_eq!(config.proxy.max_replay_body, 1 << 20);

@@ -322,7 +322,7 @@ async fn suspend(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<
 
 async fn redeemable(gateway: &Gateway, scope: &SuspensionScope) -> Result<Vec<Value>, LedgerError> {
     let now = gateway.clock.now().map(|n| n.as_secs()).unwrap_or_default();
-    let states = vec![State::Signed, State::Redeemable];
+    let states = vec![State::Signed, State::Redeemable, State::Stuck];
     let found = gateway.ledger.payments(PaymentFilter { states, limit: 500, ..Default::default() }).await?;
     let live = found
         .iter()
