@@ -2,6 +2,8 @@
 
 mod admin;
 mod approvals;
+mod explain;
+mod ledger;
 mod listing;
 mod logging;
 mod payments;
@@ -47,6 +49,9 @@ enum Command {
     /// Payments in the ledger.
     #[command(subcommand)]
     Payments(payments::Payments),
+    /// The books and the records: export, verify, checkpoint, reconcile.
+    #[command(subcommand)]
+    Ledger(ledger::Books),
     /// Purchases that wait for people.
     #[command(subcommand)]
     Approvals(approvals::Approvals),
@@ -159,7 +164,8 @@ fn run(command: Command) -> Outcome {
             }
             Err(Failure::new("the demo did not end as it must; see the table above"))
         }
-        Command::Payments(command) => runtime()?.block_on(payments::run(command)),
+        Command::Payments(command) => runtime()?.block_on(payments::run(command, &environment)),
+        Command::Ledger(command) => runtime()?.block_on(ledger::run(command)),
         Command::Approvals(command) => runtime()?.block_on(approvals::run(command, &environment)),
         Command::Policy(command) => policy::run(command, &environment),
         Command::Budgets(args) => runtime()?.block_on(payments::budgets(&args)),

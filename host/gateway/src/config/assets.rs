@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "price-max-age",
     "price-margin",
 ];
+const NOT_DOLLARS: &str = "required where the reference currency is not USD: built-in assets are dollars";
 /// What the built-in assets are worth one of.
 const DOLLAR: &str = "USD";
 /// The longest a price may be believed: a month, in milliseconds.
@@ -78,7 +79,8 @@ fn asset(id: &str, item: &Item<'_>, builtin: &AssetTable, currency: &str) -> Rea
     let price = match (table.take("price"), base) {
         (Some(item), _) => item.money()?,
         (None, Some(known)) if currency == DOLLAR => known.price,
-        (None, _) => return Err(table.missing("price", MISSING)),
+        (None, Some(_)) => return Err(table.missing("price", NOT_DOLLARS)),
+        (None, None) => return Err(table.missing("price", MISSING)),
     };
     let quote = quote(&mut table, price)?;
     Ok(Asset { id: id.to_owned(), network, address, symbol, decimals, eip712, price, quote })
@@ -88,8 +90,8 @@ fn asset(id: &str, item: &Item<'_>, builtin: &AssetTable, currency: &str) -> Rea
 /// price moves, and somebody must have read it at some moment.
 fn quote(table: &mut Table<'_>, price: Micros) -> Read<Option<Quote>> {
     let (as_of, max_age, margin) = (table.take("price-as-of"), table.take("price-max-age"), table.take("price-margin"));
-    let at_par = price.get() == 1_000_000;
-    if at_par && as_of.is_none() && max_age.is_none() && margin.is_none() {
+    let fixed = matches!(price.get(), 0 | 1_000_000);
+    if fixed && as_of.is_none() && max_age.is_none() && margin.is_none() {
         return Ok(None);
     }
     let why = "a price that is not 1 moves: say when it was read, how long it is believed, and what to add for its moving, such as price-as-of = \"2026-11-01T12:00:00Z\", price-max-age = \"24h\", price-margin = \"2%\"";

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, body, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
+use super::{Answer, after, body, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
@@ -99,6 +99,18 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             let (body, operator) = said(gateway, request, uses::MAX_CALL, OperatorRole::Approver).await?;
             let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
             let payment = uses::report(gateway, id, (Reporter::Person, &operator.name), &body).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
+        }
+        (Method::POST, ["v1", "payments", id, what @ ..]) if !what.is_empty() => {
+            let (body, operator) = said(gateway, request, after::MAX_CALL, OperatorRole::Approver).await?;
+            let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            let desk = after::Desk { ledger: &*gateway.ledger, clock: &*gateway.clock, by: &operator.name };
+            let payment = match what {
+                ["refunds"] => after::refund(desk, id, &body).await?,
+                ["dispute"] => after::dispute(desk, id, &body).await?,
+                ["dispute", "end"] => after::end_dispute(desk, id, &body).await?,
+                _ => return Err(not_found("such path")),
+            };
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
         (Method::POST, ["v1", "policies", name, "shadow"]) => shadows::start(admin, name, request).await,

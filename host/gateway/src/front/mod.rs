@@ -2,6 +2,7 @@
 //! flow or into a ledger call.
 
 mod admin;
+pub(crate) mod after;
 mod agent;
 mod policies;
 mod server;
