@@ -498,7 +498,7 @@ pub struct PaymentView {
     pub history: Vec<Step>,
 }
 
-/// Which payments to list. Newest first.
+/// Which payments to list: newest first, unless those after one are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PaymentFilter {
     /// Only of this workspace and agent.
@@ -509,6 +509,8 @@ pub struct PaymentFilter {
     pub states: Vec<State>,
     /// Only older than this one.
     pub before: Option<PaymentId>,
+    /// Only newer than this one, oldest first.
+    pub after: Option<PaymentId>,
     /// At most this many; the backend caps it at 500.
     pub limit: u32,
 }
