@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod books;
 pub mod builtin;
 pub mod casefile;
 pub mod chain;
@@ -15,6 +16,7 @@ pub mod flights;
 pub mod front;
 pub mod identity;
 pub mod init;
+pub mod log;
 pub mod past;
 pub mod problem;
 pub mod purchase;
