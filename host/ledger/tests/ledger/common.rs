@@ -209,6 +209,7 @@ pub(crate) fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorizatio
             decimals: 6,
             eip712: Eip712 { name: "USDC".into(), version: "2".into() },
             price: micros(1_000_000),
+            quote: None,
         },
         amount: f.amount,
         pay_to: f.pay_to.parse().unwrap(),
