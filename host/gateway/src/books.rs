@@ -6,12 +6,16 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use countersign_books::Entry;
 use countersign_books::export::{Exporter, Format, Options};
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{Approval, Ledger, LedgerError, PaymentFilter};
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
+use http_body_util::channel::Sender;
+
+use crate::egress::CallError;
 
 /// Payments read at a time.
 const PAGE: u32 = 500;
@@ -63,6 +67,31 @@ impl From<io::Error> for ExportError {
     }
 }
 
+/// Where an export goes, piece by piece.
+pub trait Sink: Send {
+    /// Takes the next piece.
+    fn put(&mut self, bytes: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// Into a file or a terminal.
+pub struct ToWriter<W>(pub W);
+
+impl<W: Write + Send> Sink for ToWriter<W> {
+    fn put(&mut self, bytes: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send {
+        std::future::ready(self.0.write_all(&bytes))
+    }
+}
+
+/// Into an answer, as fast as somebody reads it.
+impl Sink for Sender<Bytes, CallError> {
+    async fn put(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.send_data(bytes.into()).await.map_err(io::Error::other)
+    }
+}
+
 /// What an exporter writes into, drained page by page: the ledger is read asynchronously.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -90,7 +119,7 @@ impl Write for Shared {
 pub async fn export(
     ledger: &dyn Ledger,
     wanted: Wanted,
-    mut sink: impl AsyncFnMut(Vec<u8>) -> io::Result<()>,
+    sink: &mut impl Sink,
 ) -> Result<u64, ExportError> {
     let options = Options { states: wanted.states.clone(), ..Options::new(wanted.currency.clone()) };
     let shared = Shared::default();
@@ -110,14 +139,14 @@ pub async fn export(
             exporter.write(&Entry { payment, approval: approval.as_ref(), record: None })?;
             count = count.saturating_add(1);
         }
-        sink(shared.take()).await?;
+        sink.put(shared.take()).await?;
         match page.last() {
             Some(last) if page.len() >= PAGE as usize => filter.after = Some(last.id),
             _ => break,
         }
     }
     exporter.finish()?;
-    sink(shared.take()).await?;
+    sink.put(shared.take()).await?;
     Ok(count)
 }
 

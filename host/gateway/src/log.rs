@@ -95,7 +95,7 @@ impl Log {
     /// The key that checks what this one signs.
     #[must_use]
     pub fn verifier(&self) -> &VerifyingKey {
-        self.key.verifier()
+        self.key.public()
     }
 
     /// Compares the ledger with its anchor. What does not extend it is stopped, durably, until a person

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, after, body, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
+use super::{Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
@@ -174,6 +174,7 @@ async fn read(
     let now = gateway.clock.now()?;
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
     match path {
+        ["export"] => books::export(gateway, config, query),
         ["policies", "generations"] => policies::generations(admin, query).await,
         ["policies"] => ok(shadows::with_monitors(&gateway.shadows, admin.reloader.report())),
         ["policies", name, "shadow"] => ok(shadows::report(gateway, name)?),

@@ -1,6 +1,5 @@
 //! `GET /v1/export` and `GET /v1/audit/…`: the books and the records, for operators.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,8 +30,7 @@ pub(super) fn export(
     let (mut sender, channel) = Channel::<Bytes, CallError>::new(AHEAD);
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
-        let sink = async |bytes: Vec<u8>| sender.send_data(bytes.into()).await.map_err(io::Error::other);
-        if let Err(error) = books::export(&*gateway.ledger, wanted, sink).await {
+        if let Err(error) = books::export(&*gateway.ledger, wanted, &mut sender).await {
             tracing::warn!(%error, "an export ended early");
             // Broken off, so that nobody takes it for a whole one.
             sender.abort(CallError::Broken(error.to_string()));

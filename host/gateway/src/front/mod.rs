@@ -4,6 +4,7 @@
 mod admin;
 pub(crate) mod after;
 mod agent;
+mod books;
 mod policies;
 mod server;
 mod shadows;

@@ -205,8 +205,8 @@ impl Purchase {
             Outcome::Ambiguous(why) => (Event::Ambiguous, why, None, State::Redeemable),
         };
         // A receipt already stored is not forgotten because a second answer lacks one.
-        let kept = paying.state.is_spent() || matches!(paying.state, State::Seen | State::Stuck);
-        let state = if kept { paying.state } else { state };
+        let stays = paying.state.is_spent() || matches!(paying.state, State::Seen | State::Stuck);
+        let state = if stays { paying.state } else { state };
         let transaction = evidence.as_ref().and_then(|e| e.transaction.clone());
         let Paying { id, facts, state: from, flight } = paying;
         tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
