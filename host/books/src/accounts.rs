@@ -122,10 +122,10 @@ fn part(out: &mut String, name: Option<&str>) {
     let start = out.len();
     let mut plain = name.len() <= MAX_PART && name != "unassigned";
     let mut last = '-';
-    for (i, c) in name.chars().take(MAX_PART).enumerate() {
+    for c in name.chars().take(MAX_PART) {
         match c {
-            'a'..='z' if i == 0 => out.push(c.to_ascii_uppercase()),
-            'A'..='Z' if i == 0 => {
+            'a'..='z' if out.len() == start => out.push(c.to_ascii_uppercase()),
+            'A'..='Z' if out.len() == start => {
                 plain = false;
                 out.push(c);
             }

@@ -268,6 +268,7 @@ fn proof(entry: &Entry<'_>, sink: &mut impl Sink) {
     sink.cell("transaction", Cell::text(payment.transaction.as_ref()));
     sink.cell("block", Cell::number(evidence.and_then(|e| e.block)));
     sink.cell("block_time", Cell::time(evidence.and_then(|e| e.block_time).map(Timestamp::from_secs)));
+    sink.cell("payer", authorization.map_or(Cell::Absent, |a| Cell::Hex(a.from.as_bytes())));
     sink.cell("nonce", authorization.map_or(Cell::Absent, |a| Cell::Hex(&a.nonce)));
     sink.cell("valid_before", Cell::time(authorization.map(|a| Timestamp::from_secs(a.valid_before))));
     sink.cell("offer_sha256", Cell::Text(&payment.facts.offer_sha256));

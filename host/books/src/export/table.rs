@@ -5,12 +5,12 @@ use crate::row::{self, Cell, Sink};
 use crate::text;
 
 /// The columns, in order. The same names are the keys of JSON lines.
-pub(super) const COLUMNS: [&str; 54] = [
+pub(super) const COLUMNS: [&str; 55] = [
     "id", "purchase", "attempt", "state", "created_at", "settled_at", "updated_at", "method", "url", "seller", "pay_to",
     "value", "currency", "amount", "asset_symbol", "asset", "network", "settled_value", "settled_amount",
     "refunded_value", "refunded_amount", "in_doubt_value", "in_doubt_amount", "workspace", "agent", "user", "session",
     "client", "project", "task", "purpose", "mandate", "wallet", "decision", "generation", "verdict", "code", "reasons",
-    "policies", "budgets", "approval", "approvers", "transaction", "block", "block_time", "nonce", "valid_before",
+    "policies", "budgets", "approval", "approvers", "transaction", "block", "block_time", "payer", "nonce", "valid_before",
     "offer_sha256", "refunds", "delivered", "uses", "repeats", "why", "record",
 ];
 
