@@ -11,8 +11,8 @@ use countersign_core::budget::{HOST, PlacedHold};
 use countersign_core::evm::{Address, Signature65};
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use countersign_core::ledger::{
-    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, Fingerprint, Grant, Ledger, LedgerError,
-    NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
+    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, FactsQuery, Fingerprint, Grant, Ledger,
+    LedgerError, NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::{Event, State};
@@ -146,6 +146,22 @@ pub(crate) fn facts() -> PaymentFacts {
         mandate: "research".into(),
         offer_sha256: "00".repeat(32),
         claims: BTreeMap::new(),
+    }
+}
+
+/// What is asked before purchase `n`, made in no session.
+pub(crate) fn facts_query(n: u64) -> FactsQuery {
+    let f = facts();
+    FactsQuery {
+        key: key(n),
+        session: None,
+        host: f.host,
+        pay_to: f.pay_to,
+        method: f.method,
+        path: f.path,
+        fingerprint: fingerprint(n),
+        amount: f.amount,
+        at: T0,
     }
 }
 
