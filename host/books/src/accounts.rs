@@ -131,7 +131,7 @@ fn part(out: &mut String, name: Option<&str>) {
             }
             'a'..='z' | 'A'..='Z' | '0'..='9' => out.push(c),
             // Next to each other, or first or last, they could be read in two ways.
-            '.' | '-' if !matches!(last, '.' | '-') => out.push_str(if c == '.' { "-" } else { "--" }),
+            '.' | '-' if out.len() > start && !matches!(last, '.' | '-') => out.push_str(if c == '.' { "-" } else { "--" }),
             _ => plain = false,
         }
         last = c;
