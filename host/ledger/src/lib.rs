@@ -39,6 +39,8 @@ mod past;
 mod proof;
 mod read;
 mod readers;
+#[cfg(test)]
+mod reference;
 mod refunds;
 mod schema;
 mod sql;

@@ -371,10 +371,13 @@ fn missing(
     now: Timestamp,
     known: u64,
 ) -> Answer<Vec<(Timestamp, u64)>> {
-    let from = match ring(&hold.window) {
+    let ring = ring(&hold.window);
+    let from = match ring {
         Some(ring) => ring.gone(now).map_or(0, |gone| gone.saturating_add(1)),
         None => hold.win,
     };
+    // A rolling window keeps or drops whole buckets.
+    let start = |at: Timestamp| ring.map_or(at.as_millis(), |ring| ring.bucket(at));
     let mut found: BTreeMap<[u8; 16], (Timestamp, u64)> = BTreeMap::new();
     for sibling in siblings(conn, budget, hold)? {
         let sql = "SELECT h.payment,h.at,CASE h.open WHEN 1 THEN h.amount ELSE h.settled-h.refunded END,
@@ -390,7 +393,7 @@ fn missing(
                 break;
             }
             let (amount, own): (u64, bool) = (r.get(2)?, r.get(3)?);
-            if at.as_millis() < from || amount == 0 || own {
+            if start(at) < from || amount == 0 || own {
                 continue;
             }
             sum = sum.saturating_add(amount);
