@@ -131,7 +131,9 @@ fn part(out: &mut String, name: Option<&str>) {
             }
             'a'..='z' | 'A'..='Z' | '0'..='9' => out.push(c),
             // Next to each other, or first or last, they could be read in two ways.
-            '.' | '-' if out.len() > start && !matches!(last, '.' | '-') => out.push_str(if c == '.' { "-" } else { "--" }),
+            '.' | '-' if out.len() > start && !matches!(last, '.' | '-') => {
+                out.push_str(if c == '.' { "-" } else { "--" })
+            }
             _ => plain = false,
         }
         last = c;
@@ -196,10 +198,25 @@ mod tests {
 
     #[test]
     fn names_stay_readable() {
-        for (name, want) in [("acme", "Acme"), ("api.example.com", "Api-example-com"), ("a-b.c", "A--b-c"), ("4u", "4u")] {
+        for (name, want) in
+            [("acme", "Acme"), ("api.example.com", "Api-example-com"), ("a-b.c", "A--b-c"), ("4u", "4u")]
+        {
             assert_eq!(of(name), want);
         }
-        for odd in ["", "Acme", "a..b", "a.-b", "-a", "a-", "a_b", "localhost:80", "ä", "unassigned", "a b\nc", &"x".repeat(99)] {
+        for odd in [
+            "",
+            "Acme",
+            "a..b",
+            "a.-b",
+            "-a",
+            "a-",
+            "a_b",
+            "localhost:80",
+            "ä",
+            "unassigned",
+            "a b\nc",
+            &"x".repeat(99),
+        ] {
             let made = of(odd);
             assert!(made.contains("---"), "{odd:?}: {made}");
             assert!(Account::parse(&format!("Expenses:{made}")).is_ok(), "{odd:?}: {made}");

@@ -29,10 +29,7 @@ fn beancount_and_hledger_read_back_exactly_what_was_written() {
             let file = folder.path().join(format.as_str());
             fs::write(&file, written(format, options, &payments)).unwrap();
             let dust = dust.to_string();
-            python(
-                "read_journals.py",
-                &[format.as_str().as_ref(), file.as_os_str(), truth.as_os_str(), dust.as_ref()],
-            );
+            python("read_journals.py", &[format.as_str().as_ref(), file.as_os_str(), truth.as_os_str(), dust.as_ref()]);
         }
     }
 }
@@ -64,7 +61,8 @@ fn any_token_and_any_size_balances() {
     }
     for format in [Format::Beancount, Format::Hledger] {
         let file = folder.path().join(format.as_str());
-        fs::write(&file, written(format, Options { dust_below: Micros::ZERO, ..Options::new("USD") }, &payments)).unwrap();
+        fs::write(&file, written(format, Options { dust_below: Micros::ZERO, ..Options::new("USD") }, &payments))
+            .unwrap();
         python("check_journal.py", &[format.as_str().as_ref(), file.as_os_str()]);
     }
 }

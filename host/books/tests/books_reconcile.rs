@@ -58,7 +58,8 @@ impl World {
         let mut world = Self { payments: vec![], transfers: vec![] };
         for (n, (kind, amount)) in seeds.iter().enumerate() {
             let n = u64::try_from(n).unwrap();
-            let states = [State::Settled, State::Released, State::Refunded, State::Disputed, State::Denied, State::Review];
+            let states =
+                [State::Settled, State::Released, State::Refunded, State::Disputed, State::Denied, State::Review];
             let state = states[usize::from(*kind) % states.len()];
             let mut p = payment(n, state, *amount);
             p.facts.scheme = if kind % 4 == 0 { "upto".into() } else { "exact".into() };
@@ -123,7 +124,10 @@ const CORRUPTIONS: [Corruption; 17] = [
     ),
     (
         "money left to a known payee under an unknown nonce",
-        |w| w.transfers.push(Transfer { nonce: Some(transaction(999)), ..transfer(PAYER, PAYEE, 77, LAST, NOON + 5_000) }),
+        |w| {
+            w.transfers
+                .push(Transfer { nonce: Some(transaction(999)), ..transfer(PAYER, PAYEE, 77, LAST, NOON + 5_000) })
+        },
         &[(Class::ChainOnly, 1)],
         Verdict::Alarm,
     ),
@@ -195,12 +199,7 @@ const CORRUPTIONS: [Corruption; 17] = [
         &[(Class::ProvenUnspent, 1)],
         Verdict::Attention,
     ),
-    (
-        "stuck",
-        |w| w.payments.push(payment(LAST, State::Stuck, 77)),
-        &[(Class::InDoubt, 1)],
-        Verdict::Attention,
-    ),
+    ("stuck", |w| w.payments.push(payment(LAST, State::Stuck, 77)), &[(Class::InDoubt, 1)], Verdict::Attention),
     (
         "still underway",
         |w| w.payments.push(payment(END - NOON, State::Signed, 77)),
@@ -327,7 +326,10 @@ fn what_the_list_does_not_reach_proves_nothing() {
     }
     let all = [span(NOON, END)];
     let proven = |i: usize| *reconcile(&rows[i..=i], &[], &all, &[]).counts.keys().next().unwrap();
-    assert_eq!([proven(0), proven(1), proven(2)], [Class::LedgerOnlySettled, Class::ProvenUnspent, Class::ProvenUnspent]);
+    assert_eq!(
+        [proven(0), proven(1), proven(2)],
+        [Class::LedgerOnlySettled, Class::ProvenUnspent, Class::ProvenUnspent]
+    );
     // One second short of the end of its validity it can still be redeemed.
     let short = [span(NOON, NOON + 7 + 60 - 1)];
     assert_eq!(reconcile(&rows[1..2], &[], &short, &[]).verdict(), Verdict::Clean);

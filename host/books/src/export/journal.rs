@@ -192,7 +192,8 @@ impl Journal {
             let id = refund_id(payment, i);
             let note = format!("refund of {} {}", facts.method, facts.url);
             let disputed = payment.state == State::Disputed;
-            let head = Head { day, clear: true, id: &id, payee: &facts.host, note: &note, link: Some(&purchase), disputed };
+            let head =
+                Head { day, clear: true, id: &id, payee: &facts.host, note: &note, link: Some(&purchase), disputed };
             self.head(&head, out);
             let mut meta = Meta { dialect: self.dialect, out, list: "", index: 0 };
             meta.cell("payment", Cell::Plain(&purchase));

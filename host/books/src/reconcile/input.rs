@@ -216,9 +216,9 @@ fn transfer(fields: &BTreeMap<&'static str, String>, line: usize) -> Result<Tran
     let needed = |name: &str| field(name).ok_or_else(|| fault(line, format!("`{name}` is missing or empty")));
     let number = |name: &str| {
         let text = needed(name)?;
-        whole(text).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| {
-            fault(line, format!("`{name}` is {}: expected a whole number", shown(text)))
-        })
+        whole(text)
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or_else(|| fault(line, format!("`{name}` is {}: expected a whole number", shown(text))))
     };
     let network = needed("network")?.to_owned();
     let evm = network.starts_with("eip155:");
@@ -227,9 +227,8 @@ fn transfer(fields: &BTreeMap<&'static str, String>, line: usize) -> Result<Tran
         if !evm {
             return Ok(text.to_owned());
         }
-        hex(text, 40).ok_or_else(|| {
-            fault(line, format!("`{name}` is {}: expected `0x` and 40 hex digits", shown(text)))
-        })
+        hex(text, 40)
+            .ok_or_else(|| fault(line, format!("`{name}` is {}: expected `0x` and 40 hex digits", shown(text))))
     };
     let hash = |name: &str, text: &str| {
         hex(text, 64)

@@ -23,7 +23,13 @@ pub fn reconcile(rows: &[LedgerRow], transfers: &[Transfer], coverage: &[Coverag
     let (outgoing, incoming): (Vec<_>, Vec<_>) = transfers.into_iter().partition(|t| books.owns(t, &t.from));
     let unmatched = books.pair(outgoing);
     for transfer in unmatched {
-        books.of_transfer(Class::ChainOnly, Verdict::Alarm, transfer, &transfer.from, "no payment of the ledger explains it");
+        books.of_transfer(
+            Class::ChainOnly,
+            Verdict::Alarm,
+            transfer,
+            &transfer.from,
+            "no payment of the ledger explains it",
+        );
     }
     books.refunds(incoming);
     books.payments();
@@ -121,9 +127,8 @@ impl<'a> Books<'a> {
     ) -> Vec<&'a Transfer> {
         let mut left = Vec::new();
         for transfer in transfers {
-            let free = |i: &&usize| {
-                self.partner(**i).is_none() && self.rows.get(**i).is_some_and(|row| fits(row, transfer))
-            };
+            let free =
+                |i: &&usize| self.partner(**i).is_none() && self.rows.get(**i).is_some_and(|row| fits(row, transfer));
             match candidates(transfer).and_then(|all| all.iter().find(free)) {
                 Some(i) => self.give(*i, transfer),
                 None => left.push(transfer),
@@ -152,7 +157,14 @@ impl<'a> Books<'a> {
             }
             for refund in &row.refunds {
                 let Some((transaction, log)) = &refund.transfer else {
-                    self.finding(row, Class::Refund, Verdict::Clean, refund.amount, None, "a person's word, outside the chain");
+                    self.finding(
+                        row,
+                        Class::Refund,
+                        Verdict::Clean,
+                        refund.amount,
+                        None,
+                        "a person's word, outside the chain",
+                    );
                     continue;
                 };
                 if booked.insert((&*row.network, &**transaction, *log), (row, refund)).is_some() {

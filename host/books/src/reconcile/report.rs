@@ -128,7 +128,8 @@ impl Report {
         }
         // Writing to a string does not fail.
         let _infallible = write!(out, "\nverdict: {}", self.verdict().as_str());
-        for (count, what) in [(self.foreign, "touch no wallet of ours"), (self.repeated, "are repeated word for word")] {
+        for (count, what) in [(self.foreign, "touch no wallet of ours"), (self.repeated, "are repeated word for word")]
+        {
             if count > 0 {
                 let _infallible = write!(out, "; {count} transfers of the list {what}");
             }

@@ -20,29 +20,29 @@ use countersign_core::verdict::{
 };
 use serde_json::json;
 
-pub const NETWORK: &str = "eip155:84532";
-pub const ASSET: &str = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
-pub const PAYER: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
-pub const PAYEE: &str = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+pub(crate) const NETWORK: &str = "eip155:84532";
+pub(crate) const ASSET: &str = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
+pub(crate) const PAYER: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
+pub(crate) const PAYEE: &str = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
 /// 2026-11-22T10:00:00Z.
-pub const NOON: u64 = 1_795_341_600;
+pub(crate) const NOON: u64 = 1_795_341_600;
 
-pub fn at(seconds: u64) -> Timestamp {
+pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_secs(NOON + seconds)
 }
 
-pub fn random(n: u64) -> [u8; 10] {
+pub(crate) fn random(n: u64) -> [u8; 10] {
     let mut bytes = [0; 10];
     bytes.iter_mut().zip(n.to_le_bytes()).for_each(|(to, from)| *to = from);
     bytes
 }
 
-pub fn transaction(n: u64) -> String {
+pub(crate) fn transaction(n: u64) -> String {
     format!("0x{n:064x}")
 }
 
 /// The `n`th payment, of `amount` millionths of a USDC, made `n` seconds after ten and paid within ten seconds.
-pub fn payment(n: u64, state: State, amount: u64) -> PaymentView {
+pub(crate) fn payment(n: u64, state: State, amount: u64) -> PaymentView {
     let made = at(n);
     let principal = Principal {
         agent: "scout".into(),
@@ -135,11 +135,7 @@ pub fn payment(n: u64, state: State, amount: u64) -> PaymentView {
     }
     PaymentView {
         id: PaymentId::new(made, random(n)),
-        key: PurchaseKey {
-            workspace: "research".into(),
-            agent: "scout".into(),
-            purchase: request.purchase_id.clone(),
-        },
+        key: PurchaseKey { workspace: "research".into(), agent: "scout".into(), purchase: request.purchase_id.clone() },
         attempt: 1,
         state,
         facts: PaymentFacts {
@@ -219,7 +215,7 @@ fn hold(amount: u64, state: State) -> HoldView {
 }
 
 /// Money of a payment that the chain shows coming back, a minute after ten.
-pub fn refund(payment: &PaymentView, n: u64, amount: u64) -> Refund {
+pub(crate) fn refund(payment: &PaymentView, n: u64, amount: u64) -> Refund {
     Refund {
         payment: payment.id,
         amount: Atomic::new(u128::from(amount)),
@@ -228,7 +224,7 @@ pub fn refund(payment: &PaymentView, n: u64, amount: u64) -> Refund {
     }
 }
 
-pub fn approval(payment: &PaymentView) -> Approval {
+pub(crate) fn approval(payment: &PaymentView) -> Approval {
     let vote = |operator: &str, seconds| Vote {
         operator: operator.into(),
         approve: true,

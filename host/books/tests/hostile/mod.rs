@@ -19,10 +19,46 @@ use crate::common::{payment, refund};
 
 /// What breaks readers: ends of strings and lines, formulas, comments, directives, hidden characters.
 const NASTY: [&str; 40] = [
-    "\"", "'", "\\", "\\\"", "\n", "\r", "\r\n", "\t", ";", "|", ",", ", evil: x", "=", "+", "-", "@", "=1+1", "=HYPERLINK(\"http://x\")",
-    "\"\n2020-01-01 open Assets:Evil\n", "\n    Assets:Evil  1 USD\n", " ; comment", "#tag ^link", "(code)", "* ", "! ",
-    "[2020-01-01]", "date:2020-01-01", "{\"a\":1}", "\u{202e}", "\u{200b}", "\u{feff}", "\u{2028}", "\u{85}", "\0", "\u{1b}[2J",
-    "\u{1f600}", "é", "＝1", "  ", "\\u{41}",
+    "\"",
+    "'",
+    "\\",
+    "\\\"",
+    "\n",
+    "\r",
+    "\r\n",
+    "\t",
+    ";",
+    "|",
+    ",",
+    ", evil: x",
+    "=",
+    "+",
+    "-",
+    "@",
+    "=1+1",
+    "=HYPERLINK(\"http://x\")",
+    "\"\n2020-01-01 open Assets:Evil\n",
+    "\n    Assets:Evil  1 USD\n",
+    " ; comment",
+    "#tag ^link",
+    "(code)",
+    "* ",
+    "! ",
+    "[2020-01-01]",
+    "date:2020-01-01",
+    "{\"a\":1}",
+    "\u{202e}",
+    "\u{200b}",
+    "\u{feff}",
+    "\u{2028}",
+    "\u{85}",
+    "\0",
+    "\u{1b}[2J",
+    "\u{1f600}",
+    "é",
+    "＝1",
+    "  ",
+    "\\u{41}",
 ];
 
 fn words() -> impl Strategy<Value = String> {
@@ -32,7 +68,7 @@ fn words() -> impl Strategy<Value = String> {
 }
 
 /// The same seed makes the same payments.
-pub fn world(seed: u8, count: u64) -> Vec<PaymentView> {
+pub(crate) fn world(seed: u8, count: u64) -> Vec<PaymentView> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut word = || words().new_tree(&mut runner).unwrap().current();
@@ -77,7 +113,7 @@ pub fn world(seed: u8, count: u64) -> Vec<PaymentView> {
 }
 
 /// What must be read back.
-pub fn expected(payments: &[PaymentView]) -> Value {
+pub(crate) fn expected(payments: &[PaymentView]) -> Value {
     let one = |p: &PaymentView| {
         let f = &p.facts;
         let redeemed = p.evidence.as_ref().and_then(|e| e.redeemed).unwrap_or(f.amount);
@@ -106,7 +142,7 @@ pub fn expected(payments: &[PaymentView]) -> Value {
 }
 
 /// Runs a reader of `tests/readers` with the Python that `tests/install` made for the books, else with `python3`.
-pub fn python(script: &str, arguments: &[&OsStr]) {
+pub(crate) fn python(script: &str, arguments: &[&OsStr]) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let made = tests.join(".tools/bin/python");
     let python = if made.exists() { made } else { PathBuf::from("python3") };

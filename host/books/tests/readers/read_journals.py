@@ -24,7 +24,9 @@ def from_beancount(path):
 def from_hledger(path):
     check_journal.hledger(path, "check", "--strict")
     for t in json.loads(check_journal.hledger(path, "print", "--output-format=json")):
-        payee, _, note = t["tdescription"].partition(" | ")
+        # hledger drops the blank before the bar where the payee is empty.
+        described = t["tdescription"]
+        payee, _, note = (" " + described if described.startswith("|") else described).partition(" | ")
         tags = dict(t["ttags"])
         assert len(tags) == len(t["ttags"]) and tags.keys() - {"disputed"}, t["ttags"]
         postings = []
