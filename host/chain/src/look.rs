@@ -368,7 +368,7 @@ async fn search(
 }
 
 /// A block that is older than the payment, not much.
-async fn first_block(source: &Source, final_block: Block, created: Timestamp) -> Result<u64, ReadError> {
+pub(crate) async fn first_block(source: &Source, final_block: Block, created: Timestamp) -> Result<u64, ReadError> {
     let before = created.as_secs().saturating_sub(CLOCK_SKEW);
     let mut step = FIRST_STEP;
     loop {

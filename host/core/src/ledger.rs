@@ -670,9 +670,7 @@ impl Past {
     /// Everything from this moment on.
     #[must_use]
     pub fn since(at: Timestamp) -> Self {
-        let [_, _, t0, t1, t2, t3, t4, t5] = at.as_millis().to_be_bytes();
-        // Below every identifier of that moment: those carry a version further down.
-        Self::After(DecisionId::from_bytes([t0, t1, t2, t3, t4, t5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+        Self::After(DecisionId::first_of(at))
     }
 }
 

@@ -125,7 +125,7 @@ pub async fn export(
     let shared = Shared::default();
     let mut exporter = Exporter::new(wanted.format, options, shared.clone());
     let start = wanted.since.unwrap_or_default();
-    let mut filter = PaymentFilter { after: Some(first_of(start)), limit: PAGE, ..PaymentFilter::default() };
+    let mut filter = PaymentFilter { after: Some(PaymentId::first_of(start)), limit: PAGE, ..PaymentFilter::default() };
     let mut count = 0_u64;
     loop {
         let page = ledger.payments(filter.clone()).await?;
@@ -158,12 +158,6 @@ async fn approval_of(
         Some(id) => ledger.approval(id).await,
         None => Ok(None),
     }
-}
-
-/// An id below every payment's of this moment.
-fn first_of(at: Timestamp) -> PaymentId {
-    let [_, _, t0, t1, t2, t3, t4, t5] = at.as_millis().to_be_bytes();
-    PaymentId::from_bytes([t0, t1, t2, t3, t4, t5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// The parameters of an export: `format`, `state`, `since`, `until`.

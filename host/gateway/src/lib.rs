@@ -21,6 +21,7 @@ pub mod past;
 pub mod problem;
 pub mod purchase;
 pub mod rate;
+pub mod reconcile;
 pub mod reload;
 pub mod serve;
 pub mod shadow;
