@@ -173,7 +173,8 @@ fn origin(store_id: [u8; 16]) -> String {
 }
 
 /// The size in a checkpoint of ours.
-fn size_of(note: &str) -> Option<u64> {
+#[must_use]
+pub fn size_of(note: &str) -> Option<u64> {
     note.lines().nth(1)?.parse().ok()
 }
 

@@ -25,10 +25,13 @@ use crate::reload::{FirstStart, Reloader};
 use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
-use crate::{reload, store, wallet, watch as watching};
+use crate::{reconcile, reload, store, wallet, watch as watching};
 
 /// How often lapsed approvals are looked for, in milliseconds.
 const EXPIRY_MS: u64 = 5_000;
+
+/// How often the ledger is compared with the chain, in milliseconds.
+const RECONCILE_MS: u64 = 600_000;
 
 /// How often the records are signed for, if there are new ones, in milliseconds.
 const CHECKPOINT_MS: u64 = 2_000;
@@ -161,7 +164,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(serve(operators, door, stopped.clone()));
     tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
     tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));
-    tasks.spawn(vouch(Arc::clone(&gateway), stopped));
+    tasks.spawn(vouch(Arc::clone(&gateway), stopped.clone()));
+    tasks.spawn(compare(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks })
 }
@@ -196,6 +200,28 @@ async fn vouch(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.changed() => return,
             () = gateway.clock.sleep(CHECKPOINT_MS) => checkpoint(&gateway).await,
+        }
+    }
+}
+
+/// Compares the ledger with the chain, every now and then, if there is a node to ask.
+async fn compare(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut reach = reconcile::FIRST_MS;
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = gateway.clock.sleep(RECONCILE_MS) => {}
+        }
+        let Ok(now) = gateway.clock.now() else { continue };
+        if gateway.chains.all().is_empty() {
+            continue;
+        }
+        match reconcile::run(&gateway, now.minus_millis(reach)).await {
+            Ok(compared) => {
+                reach = reconcile::OVERLAP_MS;
+                tracing::info!(verdict = compared.report.verdict().as_str(), "compared with the chain");
+            }
+            Err(error) => tracing::warn!(%error, "not compared with the chain"),
         }
     }
 }

@@ -110,11 +110,18 @@ struct Remote {
 struct Failure {
     message: String,
     hint: Option<String>,
+    /// What the process exits with.
+    code: u8,
 }
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// An outcome that was told already, and is none of success.
+    const fn silent(code: u8) -> Self {
+        Self { message: String::new(), hint: None, code }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -138,11 +145,13 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            say_error(&format!("error: {}", failure.message));
+            if !failure.message.is_empty() {
+                say_error(&format!("error: {}", failure.message));
+            }
             if let Some(hint) = failure.hint {
                 say_error(&format!("  hint: {hint}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(failure.code)
         }
     }
 }

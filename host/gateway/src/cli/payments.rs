@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::admin::{Client, NotRunning};
 use super::approvals::speaker;
 use super::listing::{column, print};
-use super::{Failure, Listing, Outcome, Remote, inspect, say};
+use super::{Failure, Listing, Outcome, Remote, explain, inspect, say};
 use crate::clock::SystemClock;
 use crate::config::Environment;
 use crate::front::after;
@@ -110,7 +110,7 @@ pub(super) async fn run(command: Payments, environment: &Environment) -> Outcome
             let payment = found.ok_or_else(|| Failure::new(format!("the ledger has no payment {id}")))?;
             say(format_args!("{:#}", views::payment(&payment, Viewer::Operator, &config)));
         }
-        Payments::Explain { .. } => {}
+        Payments::Explain { listing, id } => explain::run(&listing, &id).await?,
         Payments::Refund { remote, id, amount, reference } => {
             let body = json!({"amount": amount, "reference": reference});
             change(&remote, environment, &id, Change::Refund, body).await?;

@@ -113,6 +113,10 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             };
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
+        (Method::POST, ["v1", "reconcile"]) => {
+            let (body, _) = said(gateway, request, MAX_CALL, OperatorRole::Approver).await?;
+            books::reconcile(gateway, &body).await
+        }
         (Method::POST, ["v1", "policies", name, "shadow"]) => shadows::start(admin, name, request).await,
         (Method::POST, ["v1", "policies", name, "shadow", "activate"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
@@ -175,6 +179,8 @@ async fn read(
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
     match path {
         ["export"] => books::export(gateway, config, query),
+        ["audit", "checkpoint"] => books::checkpoint(gateway).await,
+        ["audit", "proof"] => books::proof(gateway, query).await,
         ["policies", "generations"] => policies::generations(admin, query).await,
         ["policies"] => ok(shadows::with_monitors(&gateway.shadows, admin.reloader.report())),
         ["policies", name, "shadow"] => ok(shadows::report(gateway, name)?),
