@@ -9,13 +9,9 @@ use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
 use rusqlite::Connection;
 
+use crate::common::*;
 use crate::sql::Done;
 use crate::{approvals, commit, deny, life, open, read, schema, tallies};
-use common::*;
-
-#[expect(dead_code, reason = "made for the tests outside the crate")]
-#[path = "../tests/ledger/common.rs"]
-mod common;
 
 const EPOCH: u64 = 1;
 

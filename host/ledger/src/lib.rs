@@ -29,6 +29,10 @@ mod check;
 mod clock;
 mod commit;
 #[cfg(test)]
+#[expect(dead_code, reason = "made for the tests outside the crate")]
+#[path = "../tests/ledger/common.rs"]
+mod common;
+#[cfg(test)]
 mod cost;
 mod deny;
 mod generations;

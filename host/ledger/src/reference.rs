@@ -11,16 +11,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rusqlite::Connection;
 
+use crate::common::*;
 use crate::moves::Moves;
 use crate::sql::one;
 use crate::windows::{self, Close, Placed};
 use crate::{open, schema};
-use common::*;
-
-#[expect(dead_code, reason = "made for the tests outside the crate")]
-#[path = "../tests/ledger/common.rs"]
-mod common;
-
 const LIMIT: u64 = 100;
 const VALID: u64 = 60;
 
@@ -211,11 +206,7 @@ fn valid_until(at: u64) -> u64 {
 }
 
 /// What the store says of every window the case has touched, and what the moves so far say of them.
-fn agrees(
-    conn: &Connection,
-    reference: &Reference,
-    told: &BTreeMap<(String, u64), (u64, u64)>,
-) -> Result<(), TestCaseError> {
+fn agrees(conn: &Connection, reference: &Reference, told: &Told) -> Result<(), TestCaseError> {
     let windows: BTreeMap<_, _> = reference.holds.iter().map(|h| ((h.hold.budget(), h.hold.win), &h.hold)).collect();
     for ((budget, win), hold) in windows {
         let sql = "SELECT held,spent FROM budget_window WHERE budget=?1 AND win=?2";
@@ -227,20 +218,8 @@ fn agrees(
     Ok(())
 }
 
-/// Follows the moves as a reader of the record would.
-fn follow(told: &mut BTreeMap<(String, u64), (u64, u64)>, moves: &Moves) {
-    for entry in moves.record().as_array().unwrap() {
-        let get = |name: &str| entry[name].as_u64().unwrap_or(0);
-        let window = (entry["budget"].as_str().unwrap().to_owned(), get("win"));
-        let (held, spent) = told.entry(window).or_default();
-        *held = *held + get("hold") - get("release") - get("aged");
-        *spent = *spent + get("spend") + get("aged-spent") + get("seeded") - get("left") - get("refund");
-        assert_eq!((*held, *spent), (get("held"), get("spent")), "{entry}");
-    }
-}
-
 fn run(conn: &Connection, ops: &[Op]) -> Result<(), TestCaseError> {
-    let (mut reference, mut told, mut now) = (Reference::default(), BTreeMap::new(), T0.as_millis());
+    let (mut reference, mut told, mut now) = (Reference::default(), Told::new(), T0.as_millis());
     for (n, op) in (1_u64..).zip(ops) {
         let mut moves = Moves::default();
         match op {
@@ -301,7 +280,7 @@ fn run(conn: &Connection, ops: &[Op]) -> Result<(), TestCaseError> {
                 reference.refund(n);
             }
         }
-        follow(&mut told, &moves);
+        follow(&mut told, &moves.record());
         agrees(conn, &reference, &told)?;
     }
     Ok(())

@@ -118,13 +118,14 @@ fn no_money_moves_without_a_whole_proof() {
     for n in 1..=3 {
         granted(&ledger, three(n));
     }
-    let strip = |edit: fn(&mut Evidence)| {
+    type Edit = fn(&mut Evidence);
+    let strip = |edit: Edit| {
         let (mut redeemed, mut unused) = (redemption(None), non_use(at(60)));
         edit(&mut redeemed);
         edit(&mut unused);
         (Some(redeemed), Some(unused))
     };
-    let cases: [(&str, fn(&mut Evidence)); 5] = [
+    let cases: [(&str, Edit); 5] = [
         ("names its block", |e| e.block = None),
         ("names its block", |e| e.block_hash = None),
         ("names its block", |e| e.block_time = None),
