@@ -347,7 +347,7 @@ mod tests {
         check(1, u128::MAX, u64::MAX, 0, 1);
         for part in 0..60 {
             for whole in 1..40 {
-                for units in 0..25 {
+                for units in 0..25_u64 {
                     let exact = (units * part.min(whole), whole);
                     let (down, up) = (exact.0 / exact.1, exact.0.div_ceil(exact.1));
                     check(u128::from(part), u128::from(whole), units, down, up);
