@@ -93,6 +93,35 @@ impl Atomic {
         (*high == [0; 16]).then(|| Self(u128::from_be_bytes(low)))
     }
 
+    /// Of `units` that stand for `whole`, those that this part of it stands for, rounded up; all of them,
+    /// if it is not less than the whole.
+    #[must_use]
+    pub fn share_up(self, whole: Self, units: u64) -> u64 {
+        let down = self.share_down(whole, units);
+        let exact = down == units || widening(whole.0, down) == widening(self.0, units);
+        down.saturating_add(u64::from(!exact))
+    }
+
+    /// As [`Atomic::share_up`], rounded down.
+    #[must_use]
+    pub fn share_down(self, whole: Self, units: u64) -> u64 {
+        if self >= whole {
+            return units;
+        }
+        // The largest share with `share * whole <= units * part`: the products may pass 128 bits.
+        let target = widening(self.0, units);
+        let (mut low, mut high) = (0, units);
+        while low < high {
+            let middle = high.saturating_sub(high.saturating_sub(low) / 2);
+            if widening(whole.0, middle) <= target {
+                low = middle;
+            } else {
+                high = middle.saturating_sub(1);
+            }
+        }
+        low
+    }
+
     /// The amount in whole units: `1000` with 6 decimals prints `0.001`.
     #[must_use]
     pub fn display(self, decimals: u8) -> String {
@@ -205,6 +234,15 @@ impl Price {
     }
 }
 
+/// The product in 192 bits: its upper 64 and its lower 128.
+fn widening(a: u128, b: u64) -> (u128, u128) {
+    let b = u128::from(b);
+    // Two products of 64 bits each fit 128, and so does the carry.
+    let low = (a & u128::from(u64::MAX)).wrapping_mul(b);
+    let high = (a >> 64).wrapping_mul(b).wrapping_add(low >> 64);
+    (high >> 64, (high << 64) | (low & u128::from(u64::MAX)))
+}
+
 /// Digits with at most one dot, scaled to `decimals`.
 fn parse_decimal(text: &str, decimals: u8) -> Result<u128, MoneyError> {
     let (whole, fraction) = match text.split_once('.') {
@@ -282,6 +320,32 @@ mod tests {
         let euro = Price::new(Micros::parse("1.08")?, 6)?;
         assert_eq!(euro.value(Atomic::new(1))?, Micros::new(2)?);
         Ok(())
+    }
+
+    #[test]
+    fn shares_are_exact_at_any_size() {
+        let check = |part: u128, whole: u128, units: u64, down: u64, up: u64| {
+            let (part, whole) = (Atomic::new(part), Atomic::new(whole));
+            assert_eq!(part.share_down(whole, units), down, "{part} of {whole}, {units} units");
+            assert_eq!(part.share_up(whole, units), up, "{part} of {whole}, {units} units");
+        };
+        check(0, 3, 10, 0, 0);
+        check(1, 3, 10, 3, 4);
+        check(2, 3, 9, 6, 6);
+        check(3, 3, 10, 10, 10);
+        check(4, 3, 10, 10, 10);
+        check(u128::MAX - 1, u128::MAX, u64::MAX, u64::MAX - 1, u64::MAX);
+        check(u128::MAX / 5, u128::MAX, 1_000_000_000_000_000, 200_000_000_000_000, 200_000_000_000_000);
+        check(1, u128::MAX, u64::MAX, 0, 1);
+        for part in 0..60 {
+            for whole in 1..40 {
+                for units in 0..25 {
+                    let exact = (units * part.min(whole), whole);
+                    let (down, up) = (exact.0 / exact.1, exact.0.div_ceil(exact.1));
+                    check(u128::from(part), u128::from(whole), units, down, up);
+                }
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::admin;
 use crate::approvals;
 use crate::audit::{self, append, cut, digest_hex};
+use crate::clock;
 use crate::life;
+use crate::moves::Moves;
 use crate::sql::{Answer, Done, Fault, one, run};
 use crate::tallies;
 use crate::windows::{self, After, Placed};
@@ -156,22 +158,26 @@ macro_rules! granted {
 fn decide(conn: &Connection, epoch: u64, p: &Prepared) -> Outcome<Committed> {
     let c = &p.commit;
     granted!(admit(conn, c));
+    clock::check(conn, c.at)?;
     let resumed = match c.resume {
         Some(resume) => Some(granted!(resumable(conn, c, resume))),
         None => None,
     };
     granted!(within_caps(conn, c));
+    let mut moves = Moves::default();
     if resumed.is_some() {
         tallies::forget(conn, c.payment)?;
-        windows::withdraw_reserved(conn, c.payment)?;
+        windows::withdraw_reserved(conn, &mut moves, c.payment)?;
     }
-    let placed = granted!(place_all(conn, c));
-    let reached = placed.iter().any(|a| a.review.is_some());
+    let seq = audit::next(conn)?;
+    let holds = granted!(place_all(conn, c, &mut moves, seq));
+    let placed = Placement { holds, moves, seq };
+    let reached = placed.holds.iter().any(|a| a.review.is_some());
     match (&c.grant, resumed) {
         (Grant::Sign(a), Some(resumed)) => {
             resume_signed(conn, epoch, p, a, &resumed)?;
             if resumed.shown.contains(&budget_review()) {
-                latch_reviews(conn, c, &placed)?;
+                latch_reviews(conn, c, &placed.holds)?;
             }
             signed(conn, p, a, &placed).map(Ok)
         }
@@ -248,9 +254,9 @@ fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
     // Ranges of one index, each read no further than the cap: what is merely in flight is not even
     // looked at.
     let unresolved = |column: &str, who: &str, cap: u32| -> Answer<u32> {
-        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5,6)");
+        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5,6,11)");
         let sql = format!(
-            "SELECT (SELECT count(*) FROM ({base} AND state=5 LIMIT ?4))
+            "SELECT (SELECT count(*) FROM ({base} AND state IN (5,11) LIMIT ?4))
                   + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))
                   + (SELECT count(*) FROM ({base} AND state=6 AND signed<=?5 LIMIT ?4))"
         );
@@ -306,10 +312,18 @@ fn resumable(conn: &Connection, c: &Commit, resume: Resume) -> Outcome<Resumed> 
     }
 }
 
-fn place_all(conn: &Connection, c: &Commit) -> Outcome<Vec<After>> {
+/// What a commit placed, and what that moved.
+struct Placement {
+    holds: Vec<After>,
+    moves: Moves,
+    /// The record that vouches for it.
+    seq: u64,
+}
+
+fn place_all(conn: &Connection, c: &Commit, moves: &mut Moves, seq: u64) -> Outcome<Vec<After>> {
     let mut placed = Vec::with_capacity(c.holds.len());
     for hold in &c.holds {
-        match windows::place(conn, hold, c.at, c.resume.is_some())? {
+        match windows::place(conn, moves, hold, c.at, (c.resume.is_some(), seq))? {
             Placed::Fits(after) => placed.push(after),
             Placed::Refused(why) => return Ok(Err(Refusal::Budget(why))),
         }
@@ -463,12 +477,11 @@ fn resume_signed(conn: &Connection, epoch: u64, p: &Prepared, a: &Authorization,
     if changed != 1 {
         return Err(Fault::conflict("somebody else changed this payment first"));
     }
-    let event = life::event_name(Event::Resume);
-    life::record_step(conn, c.payment, version, rule.to, Some(&event), "approved", c.at)
+    life::record_step(conn, c.payment, version, rule.to, Some(Event::Resume), "approved", c.at)
 }
 
 /// Everything a signed payment has beside its row.
-fn signed(conn: &Connection, p: &Prepared, a: &Authorization, placed: &[After]) -> Answer<Committed> {
+fn signed(conn: &Connection, p: &Prepared, a: &Authorization, placed: &Placement) -> Answer<Committed> {
     let c = &p.commit;
     let payload = p.payload.as_deref().unwrap_or_default();
     let mut record = beside(conn, p, placed, Some(a.valid_before))?;
@@ -480,7 +493,7 @@ fn signed(conn: &Connection, p: &Prepared, a: &Authorization, placed: &[After]) 
         map.insert("approval".to_owned(), json!(c.resume.map(|r| r.approval)));
     }
     append(conn, c.at, "payment-signed", record)?;
-    alert(conn, c, placed)
+    alert(conn, c, &placed.holds)
 }
 
 /// Puts the purchase before people, its holds reserved.
@@ -490,7 +503,7 @@ fn review(
     p: &Prepared,
     new: &NewApproval,
     shown: Vec<(String, String)>,
-    placed: &[After],
+    placed: &Placement,
 ) -> Outcome<Committed> {
     let c = &p.commit;
     let count = open_reviews(conn, c)?;
@@ -513,10 +526,10 @@ fn review(
 }
 
 /// Holds, decisions and figures; answers the record's common part.
-fn beside(conn: &Connection, p: &Prepared, placed: &[After], valid_before: Option<u64>) -> Answer<Value> {
+fn beside(conn: &Connection, p: &Prepared, placed: &Placement, valid_before: Option<u64>) -> Answer<Value> {
     let c = &p.commit;
-    for (ord, (hold, after)) in c.holds.iter().zip(placed).enumerate() {
-        windows::store_hold(conn, c.payment, (ord, hold), after, valid_before, c.at)?;
+    for (ord, (hold, after)) in c.holds.iter().zip(&placed.holds).enumerate() {
+        windows::store_hold(conn, c.payment, (ord, hold), after, valid_before, (c.at, placed.seq))?;
     }
     let decisions = p.documents.store_decisions(conn, c.payment, &c.key, &c.decisions)?;
     tallies::count(conn, c.payment)?;
@@ -527,6 +540,6 @@ fn beside(conn: &Connection, p: &Prepared, placed: &[After], valid_before: Optio
         "method": f.method, "host": f.host, "path": f.path, "pay_to": f.pay_to, "network": f.network,
         "asset": f.asset, "amount": f.amount, "value": f.value, "offer": f.offer_sha256, "generation": c.generation,
         "facts": digest_hex(p.documents.facts().as_bytes()), "decisions": decisions,
-        "holds": placed.iter().map(|a| a.record.clone()).collect::<Value>(),
+        "budgets": placed.moves.record(),
     }))
 }

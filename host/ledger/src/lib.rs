@@ -10,7 +10,9 @@
 //! | `writer`, `readers` | the threads, their queues, group commit, checkpoints |
 //! | `commit`, `deny` | decisions |
 //! | `life` | what happens to a payment afterwards |
-//! | `windows` | budget counters |
+//! | `proof`, `refunds` | what a chain must have shown, and what came back |
+//! | `windows`, `moves` | budget counters, and what their records say |
+//! | `clock` | the latest moment written |
 //! | `approvals`, `admin` | people |
 //! | `generations` | which policies and mandates served since when |
 //! | `tallies`, `read` | what others see |
@@ -24,16 +26,20 @@ mod answers;
 mod approvals;
 mod audit;
 mod check;
+mod clock;
 mod commit;
 #[cfg(test)]
 mod cost;
 mod deny;
 mod generations;
 mod life;
+mod moves;
 mod open;
 mod past;
+mod proof;
 mod read;
 mod readers;
+mod refunds;
 mod schema;
 mod sql;
 mod tallies;
@@ -54,8 +60,8 @@ use countersign_core::evm::Signature65;
 use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
-    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView, PurchaseKey, Reopened,
+    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery, Finalized,
+    Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened,
     Session, Suspension, SuspensionScope, Transition, UseReport,
 };
 use countersign_core::payment::State;
@@ -127,6 +133,7 @@ impl SqliteLedger {
         schema::migrate(&conn)?;
         let identity = open::begin(&conn, options.birth, now)?;
         let checkpointer = open::writer(&path)?;
+        let latest = clock::latest(&conn)?.max(now);
         let readers = Readers::start(&path, options.readers)?;
         let answers = answers::start(&path)?;
         Ok(Self {
@@ -135,7 +142,7 @@ impl SqliteLedger {
             answers: Some(answers),
             identity,
             keep: options.answers,
-            latest: Arc::new(AtomicU64::new(now.as_millis())),
+            latest: Arc::new(AtomicU64::new(latest.as_millis())),
             _lock: Some(lock),
         })
     }
@@ -153,7 +160,7 @@ impl SqliteLedger {
                 return Err(OpenError::NewerSchema { found: v, known: schema::current() });
             }
             v if v < schema::current() => return Err(OpenError::OlderSchema(v)),
-            _ => (open::identity(&conn)?.ok_or(OpenError::NotALedger)?, open::latest_moment(&conn)?),
+            _ => (open::identity(&conn)?.ok_or(OpenError::NotALedger)?, clock::latest(&conn)?),
         };
         Ok(Self {
             writer: None,
@@ -243,9 +250,19 @@ impl Ledger for SqliteLedger {
         self.write(Class::Relief, move |conn| life::transition(conn, epoch, &transition))
     }
 
-    fn reopen(&self, payment: PaymentId, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>> {
+    fn reopen(&self, payment: PaymentId, generation: u64, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>> {
         self.told_of(at);
-        self.write(Class::Relief, move |conn| life::reopen(conn, payment, at))
+        self.write(Class::Relief, move |conn| life::reopen(conn, payment, generation, at))
+    }
+
+    fn refund(&self, refund: Refund) -> Fut<'_, Result<State, LedgerError>> {
+        self.told_of(refund.at);
+        self.write(Class::Relief, move |conn| life::refund(conn, &refund))
+    }
+
+    fn finalized(&self, block: Finalized, at: Timestamp) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(at);
+        self.write(Class::Relief, move |conn| proof::finalized(conn, &block, at))
     }
 
     fn store_signature(&self, payment: PaymentId, signature: Signature65) -> Fut<'_, Result<(), LedgerError>> {

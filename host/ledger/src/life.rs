@@ -4,7 +4,10 @@
 
 use countersign_core::evm::Signature65;
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Evidence, PaymentFacts, Reopened, SuspensionScope, Transition};
+use countersign_core::ledger::{
+    Evidence, PaymentFacts, Refund, RefundSource, Reopened, SuspensionScope, Transition,
+};
+use countersign_core::money::Atomic;
 use countersign_core::payment::{Effect, Event, Rule, State, transition as rule_of};
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
@@ -13,10 +16,13 @@ use serde_json::json;
 use crate::admin;
 use crate::approvals;
 use crate::audit::{append, cut};
+use crate::moves::Moves;
+use crate::proof;
+use crate::refunds;
 use crate::sql::{Answer, Done, Fault, all, one, run};
 use crate::tallies;
 use crate::uses;
-use crate::windows;
+use crate::windows::{self, Close};
 
 /// A payload that is valid for no longer than this is not presented again.
 const LEFT_TO_PRESENT: u64 = 5_000;
@@ -29,11 +35,18 @@ pub(crate) struct Current {
     pub(crate) signed: bool,
     pub(crate) workspace: String,
     pub(crate) agent: String,
+    network: String,
+    amount: [u8; 32],
+    redeemed: Option<[u8; 32]>,
+    valid_before: Option<u64>,
+    transaction: Option<String>,
+    evidence: Option<String>,
 }
 
 /// The payment as it stands.
 pub(crate) fn current(conn: &Connection, payment: PaymentId) -> Answer<Current> {
-    let sql = "SELECT state,version,epoch,signature IS NOT NULL,workspace,agent FROM payment WHERE id=?1";
+    let sql = "SELECT state,version,epoch,signature IS NOT NULL,workspace,agent,network,amount,redeemed,valid_before,
+                 txhash,evidence FROM payment WHERE id=?1";
     let row = one(conn, sql, [payment.as_bytes()], |r| {
         Ok((
             r.get::<_, u8>(0)?,
@@ -44,6 +57,12 @@ pub(crate) fn current(conn: &Connection, payment: PaymentId) -> Answer<Current> 
                 signed: r.get(3)?,
                 workspace: r.get(4)?,
                 agent: r.get(5)?,
+                network: r.get(6)?,
+                amount: r.get(7)?,
+                redeemed: r.get(8)?,
+                valid_before: r.get(9)?,
+                transaction: r.get(10)?,
+                evidence: r.get(11)?,
             },
         ))
     })?;
@@ -56,32 +75,53 @@ pub(crate) fn state(number: u8) -> Answer<State> {
     State::from_number(number).ok_or_else(|| Fault::Broken(format!("no payment state {number}")))
 }
 
+/// A stored amount.
+pub(crate) fn atomic(bytes: &[u8; 32]) -> Answer<Atomic> {
+    Atomic::from_be_bytes32(bytes).ok_or_else(|| Fault::Broken("a stored amount is above 2^128".to_owned()))
+}
+
 /// A legal transition, or a conflict that says why it is none.
 pub(crate) fn legal(from: State, event: Event) -> Answer<Rule> {
     rule_of(from, event)
-        .ok_or_else(|| Fault::conflict(format!("a payment that is {} knows no {event:?}", from.public())))
+        .ok_or_else(|| Fault::conflict(format!("a payment that is {} knows no {}", from.public(), event.name())))
+}
+
+/// What is written beside a payment's state.
+struct Said {
+    transaction: Option<String>,
+    evidence: Option<String>,
+    redeemed: Option<[u8; 32]>,
 }
 
 /// Moves a payment by compare-and-set and writes the step down. The holds are the caller's.
-pub(crate) fn step(
+fn step(
     conn: &Connection,
     payment: PaymentId,
-    seen: &Current,
-    rule: Rule,
-    why: &str,
-    at: Timestamp,
+    (seen, rule): (&Current, Rule),
+    said: &Said,
+    (why, at): (&str, Timestamp),
 ) -> Answer<()> {
     let version = seen.version.saturating_add(1);
     let changed = run(
         conn,
-        "UPDATE payment SET state=?3, version=?4, updated=?5 WHERE id=?1 AND state=?2 AND version=?6",
-        (payment.as_bytes(), rule.from.number(), rule.to.number(), version, at.as_millis(), seen.version),
+        "UPDATE payment SET state=?3, version=?4, updated=?5, txhash=?7, evidence=?8, redeemed=?9
+         WHERE id=?1 AND state=?2 AND version=?6",
+        (
+            payment.as_bytes(),
+            rule.from.number(),
+            rule.to.number(),
+            version,
+            at.as_millis(),
+            seen.version,
+            &said.transaction,
+            &said.evidence,
+            said.redeemed,
+        ),
     )?;
     if changed != 1 {
         return Err(Fault::conflict("somebody else changed this payment first"));
     }
-    let event = event_name(rule.event);
-    record_step(conn, payment, version, rule.to, Some(&event), why, at)
+    record_step(conn, payment, version, rule.to, Some(rule.event), why, at)
 }
 
 /// Writes one entry of a payment's history.
@@ -90,25 +130,13 @@ pub(crate) fn record_step(
     payment: PaymentId,
     version: u64,
     to: State,
-    event: Option<&str>,
+    event: Option<Event>,
     why: &str,
     at: Timestamp,
 ) -> Answer<()> {
     let sql = "INSERT INTO step(payment,n,at,state,event,why) VALUES(?1,?2,?3,?4,?5,?6)";
+    let event = event.map(Event::name);
     run(conn, sql, (payment.as_bytes(), version, at.as_millis(), to.number(), event, cut(why))).map(drop)
-}
-
-/// The stored name of an event.
-pub(crate) fn event_name(event: Event) -> String {
-    let name = match event {
-        Event::Resume => "resume",
-        Event::Withdraw => "withdraw",
-        Event::SignerRefused => "signer-refused",
-        Event::Ambiguous => "ambiguous",
-        Event::Receipt => "receipt",
-        Event::Redeemed => "redeemed",
-    };
-    name.to_owned()
 }
 
 /// Applies one row of the transition table with its effect on the holds.
@@ -118,31 +146,44 @@ pub(crate) fn apply(conn: &Connection, epoch: u64, t: &Transition) -> Answer<Sta
         return Err(Fault::conflict(format!("the payment is {}, not {}", seen.state.public(), t.from.public())));
     }
     let rule = legal(seen.state, t.event)?;
-    if t.event == Event::SignerRefused && (seen.epoch != epoch || seen.signed) {
-        return Err(Fault::conflict("a signature may exist; the hold stays"));
+    let mut said = said(&seen, t)?;
+    let mut moves = Moves::default();
+    match t.event {
+        Event::SignerRefused if seen.epoch != epoch || seen.signed => {
+            return Err(Fault::conflict("a signature may exist; the hold stays"));
+        }
+        Event::Withdraw => approvals::lapse_of(conn, t.payment)?,
+        Event::Unused => proof::of_non_use(t.evidence.as_deref(), seen.valid_before)?,
+        Event::Dropped if refunds::booked(conn, t.payment)? => {
+            return Err(Fault::conflict("something has come back: the dispute is redressed, not dropped"));
+        }
+        Event::Redressed if !refunds::booked(conn, t.payment)? => {
+            return Err(Fault::conflict("nothing has come back: book the refund first, or drop the dispute"));
+        }
+        _ => {}
     }
     match rule.effect {
         Effect::Keep => {}
         Effect::Release => {
-            windows::release(conn, t.payment)?;
+            windows::close(conn, &mut moves, t.payment, Close::Release)?;
             tallies::forget(conn, t.payment)?;
         }
         Effect::Settle => {
-            windows::settle(conn, t.payment)?;
+            let signed = atomic(&seen.amount)?;
+            let redeemed = proof::of_redemption(t.evidence.as_deref(), signed)?;
+            said.redeemed = Some(redeemed.to_be_bytes32());
+            windows::close(conn, &mut moves, t.payment, Close::Settle { redeemed, signed })?;
             tallies::paid(conn, t.payment)?;
             uses::settled(conn, t.payment)?;
         }
+        Effect::Refund => return Err(Fault::conflict("money that came back is booked with its amount and source")),
         Effect::Replace => return Err(Fault::conflict("only a commit replaces holds")),
     }
-    if t.event == Event::Withdraw {
-        approvals::lapse_of(conn, t.payment)?;
-    }
-    step(conn, t.payment, &seen, rule, &t.why, t.at)?;
-    store_evidence(conn, t.payment, t.evidence.as_ref())?;
+    step(conn, t.payment, (&seen, rule), &said, (&t.why, t.at))?;
     let body = json!({
         "payment": t.payment, "workspace": seen.workspace, "agent": seen.agent,
         "from": rule.from.number(), "to": rule.to.number(), "event": t.event, "why": t.why,
-        "evidence": t.evidence, "version": seen.version.saturating_add(1),
+        "evidence": t.evidence, "version": seen.version.saturating_add(1), "budgets": moves.record(),
     });
     append(conn, t.at, "payment-changed", body)?;
     Ok(rule.to)
@@ -153,11 +194,56 @@ pub(crate) fn transition(conn: &Connection, epoch: u64, t: &Transition) -> Answe
     apply(conn, epoch, t).map(Done::Keep)
 }
 
-fn store_evidence(conn: &Connection, payment: PaymentId, evidence: Option<&Evidence>) -> Answer<()> {
-    let Some(evidence) = evidence else { return Ok(()) };
-    let sql = "UPDATE payment SET txhash=coalesce(?2,txhash), block=coalesce(?3,block) WHERE id=?1";
-    let transaction = evidence.transaction.as_deref().map(cut);
-    run(conn, sql, (payment.as_bytes(), transaction, evidence.block)).map(drop)
+/// Transaction and evidence after a transition. While a payment is open, the latest word replaces the one
+/// before it; once something is proven, the proof stays, and a dispute only adds its document.
+fn said(seen: &Current, t: &Transition) -> Answer<Said> {
+    let said = t.evidence.as_deref().map(proof::cleaned);
+    let transaction = match t.event {
+        // What it said of a transaction is what turned out not to be.
+        Event::Reorganised => None,
+        // A cancellation's transaction is not one that settled.
+        Event::Unused => seen.transaction.clone(),
+        _ if t.from.is_spent() => seen.transaction.clone(),
+        _ => said.as_ref().and_then(|e| e.transaction.clone()).or_else(|| seen.transaction.clone()),
+    };
+    let before: Option<Evidence> = seen.evidence.as_deref().map(serde_json::from_str).transpose()?;
+    let evidence = match (t.from.is_spent(), t.event, said, before) {
+        (true, _, Some(said), Some(proof)) => Some(Evidence { document: said.document.or(proof.document), ..proof }),
+        (false, Event::Reorganised, said, _) => said,
+        (_, _, Some(said), None) => Some(said),
+        (false, _, Some(said), Some(_)) => Some(said),
+        (_, _, None, before) => before,
+    };
+    let evidence = evidence.map(|e| serde_json::to_string(&e)).transpose()?;
+    Ok(Said { transaction, evidence, redeemed: seen.redeemed })
+}
+
+/// Books money that came back, by the same table.
+pub(crate) fn refund(conn: &Connection, r: &Refund) -> Answer<Done<State>> {
+    let seen = current(conn, r.payment)?;
+    let rule = legal(seen.state, Event::Refund)?;
+    let redeemed = seen.redeemed.as_ref().ok_or_else(|| Fault::Broken("settled, but nothing redeemed".to_owned()))?;
+    let redeemed = atomic(redeemed)?;
+    let booked = refunds::book(conn, r, &seen.network, redeemed)?;
+    let mut moves = Moves::default();
+    if let Some(back) = booked.back_on_chain {
+        windows::refund(conn, &mut moves, r.payment, (back, redeemed))?;
+    }
+    let said =
+        Said { transaction: seen.transaction.clone(), evidence: seen.evidence.clone(), redeemed: seen.redeemed };
+    let why = match &r.source {
+        RefundSource::Chain { .. } => format!("{} came back", r.amount),
+        RefundSource::Person { by, .. } => format!("{by} says that {} came back", r.amount),
+    };
+    step(conn, r.payment, (&seen, rule), &said, (&why, r.at))?;
+    let body = json!({
+        "payment": r.payment, "workspace": seen.workspace, "agent": seen.agent,
+        "from": rule.from.number(), "to": rule.to.number(), "event": rule.event, "why": why,
+        "refund": { "amount": r.amount, "network": seen.network, "source": booked.source },
+        "version": seen.version.saturating_add(1), "budgets": moves.record(),
+    });
+    append(conn, r.at, "payment-changed", body)?;
+    Ok(Done::Keep(rule.to))
 }
 
 /// What was signed by a process that has ended is assumed to be out there.
@@ -193,7 +279,7 @@ pub(crate) fn suspended(conn: &Connection, facts: &PaymentFacts) -> Answer<Optio
 }
 
 /// Reads the stored payload of an open payment and records that it is being presented again.
-pub(crate) fn reopen(conn: &Connection, payment: PaymentId, at: Timestamp) -> Answer<Done<Reopened>> {
+pub(crate) fn reopen(conn: &Connection, payment: PaymentId, generation: u64, at: Timestamp) -> Answer<Done<Reopened>> {
     let sql = "SELECT state,facts,payload,signature,valid_before,delivered FROM payment WHERE id=?1";
     let row = one(conn, sql, [payment.as_bytes()], |r| {
         Ok((
@@ -211,9 +297,16 @@ pub(crate) fn reopen(conn: &Connection, payment: PaymentId, at: Timestamp) -> An
     if let Some(scope) = suspended(conn, &facts)? {
         return Ok(Done::Undo(Reopened::Suspended(scope.to_string())));
     }
-    // A settled payment's nonce is used up: presenting it again can only fetch the answer.
-    let open =
-        matches!(state, State::Signed | State::Redeemable | State::Seen) || (state == State::Settled && !delivered);
+    if generation < admin::least_generation(conn)? {
+        return Ok(Done::Undo(Reopened::Stale));
+    }
+    // A settled payment's nonce is used up: presenting it again can only fetch the answer. What the chain
+    // contradicts is not shown to anybody again, nor what was given back.
+    let open = match state {
+        State::Signed | State::Redeemable | State::Seen => true,
+        State::Settled | State::Disputed => !delivered,
+        State::Denied | State::Review | State::Released | State::Refunded | State::Stuck => false,
+    };
     let (true, Some(payload), Some(valid_before)) = (open, payload, valid_before) else {
         return Ok(Done::Undo(Reopened::NotOpen(state)));
     };

@@ -282,9 +282,3 @@ fn begin_in(conn: &Connection, birth: Birth, now: Timestamp) -> Answer<Identity>
     audit::append(conn, now, "ledger-opened", json!({ "store": store, "epoch": epoch, "recovered": recovered }))?;
     Ok(Identity { epoch, ..known })
 }
-
-/// The latest moment any record carries.
-pub(crate) fn latest_moment(conn: &Connection) -> Answer<Timestamp> {
-    let sql = "SELECT at FROM audit ORDER BY seq DESC LIMIT 1";
-    Ok(Timestamp::from_millis(one(conn, sql, [], |r| r.get(0))?.unwrap_or(0)))
-}

@@ -11,6 +11,7 @@ use countersign_core::verdict::{Hold, Window};
 use rusqlite::{Connection, Row};
 
 use crate::life;
+use crate::refunds;
 use crate::sql::{Answer, Fault, all, one};
 use crate::uses;
 use crate::windows;
@@ -40,6 +41,7 @@ struct Stored {
     payload: Option<String>,
     approval: Option<[u8; 16]>,
     transaction: Option<String>,
+    evidence: Option<String>,
     delivered: bool,
     created: u64,
     updated: u64,
@@ -62,16 +64,17 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Stored> {
         payload: r.get(12)?,
         approval: r.get(13)?,
         transaction: r.get(14)?,
-        delivered: r.get(15)?,
-        created: r.get(16)?,
-        updated: r.get(17)?,
+        evidence: r.get(15)?,
+        delivered: r.get(16)?,
+        created: r.get(17)?,
+        updated: r.get(18)?,
     })
 }
 
 /// One payment.
 pub(crate) fn payment(conn: &Connection, id: PaymentId) -> Answer<Option<PaymentView>> {
     let sql = "SELECT id,workspace,agent,purchase,attempt,state,facts,fingerprint,session,decision,refusal,repeats,
-                 payload,approval,txhash,delivered,created,updated FROM payment WHERE id=?1";
+                 payload,approval,txhash,evidence,delivered,created,updated FROM payment WHERE id=?1";
     let found = one(conn, sql, [id.as_bytes()], stored)?;
     found.map(|s| view(conn, s)).transpose()
 }
@@ -94,6 +97,8 @@ fn view(conn: &Connection, s: Stored) -> Answer<PaymentView> {
         authorization: s.payload.map(|p| serde_json::from_str(&p)).transpose()?,
         approval: s.approval.map(ApprovalId::from_bytes),
         transaction: s.transaction,
+        evidence: s.evidence.map(|e| serde_json::from_str(&e)).transpose()?,
+        refunds: refunds::of(conn, id)?,
         delivered: s.delivered,
         uses: uses::of(conn, id)?,
         created_at: Timestamp::from_millis(s.created),
@@ -126,7 +131,8 @@ pub(crate) fn decisions(conn: &Connection, payment: PaymentId) -> Answer<Vec<Dec
 }
 
 fn holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<HoldView>> {
-    let sql = "SELECT b.owner,b.name,b.unit,b.kind,b.zone,b.width,h.win,h.lim,h.amount,h.alert,h.review,h.open
+    let sql = "SELECT b.owner,b.name,b.unit,b.kind,b.zone,b.width,h.win,h.lim,h.amount,h.alert,h.review,h.open,
+                 coalesce(h.settled,0),h.refunded
                FROM hold h JOIN budget b ON b.id=h.budget WHERE h.payment=?1 ORDER BY h.ord";
     struct Raw {
         unit: u8,
@@ -147,7 +153,7 @@ fn holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<HoldView>> {
             alert_at: r.get(9)?,
             review_at: r.get(10)?,
         };
-        let view = HoldView { hold, open: r.get(11)? };
+        let view = HoldView { hold, open: r.get(11)?, spent: r.get(12)?, refunded: r.get(13)? };
         Ok(Raw { unit: r.get(2)?, kind: r.get(3)?, zone: r.get(4)?, width: r.get(5)?, view })
     })?;
     let finish = |raw: Raw| {
@@ -187,8 +193,8 @@ pub(crate) fn unfinished(
     now: Timestamp,
 ) -> Answer<Vec<PaymentView>> {
     let sql = "SELECT id FROM payment WHERE workspace=?1 AND agent=?2 AND fingerprint=?3
-                 AND (state=2 OR (delivered=0 AND state IN (4,5,6,7)))
-                 AND (state IN (2,4,5) OR created>=?4) ORDER BY id DESC LIMIT ?5";
+                 AND (state=2 OR (delivered=0 AND state IN (4,5,6,7,10,11)))
+                 AND (state IN (2,4,5,11) OR created>=?4) ORDER BY id DESC LIMIT ?5";
     let since = now.minus_millis(JOINED).as_millis();
     let ids = all(conn, sql, (workspace, agent, fingerprint.0, since, MOST_JOINED), |r| r.get(0))?;
     ids.into_iter().filter_map(|id| of_id(conn, Some(id)).transpose()).collect()

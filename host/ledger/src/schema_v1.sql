@@ -12,6 +12,7 @@ CREATE TABLE budget(
   created INTEGER NOT NULL,
   CHECK((kind=1)=(width IS NOT NULL)), CHECK((kind IN (2,3))=(zone IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX budget_named ON budget(owner,name,unit);
 
 -- One row per (budget, window). `lim` is the limit the last grant stated.
 CREATE TABLE budget_window(
@@ -21,6 +22,9 @@ CREATE TABLE budget_window(
   spent INTEGER NOT NULL DEFAULT 0 CHECK(spent>=0),
   mark INTEGER NOT NULL DEFAULT 0,   -- rolling: the latest moment seen; never decreases
   alerted INTEGER, reviewed INTEGER, -- the threshold that was latched
+  seeded INTEGER NOT NULL DEFAULT 0 CHECK(seeded>=0), -- of what is spent: taken over when the budget got this window
+  shared INTEGER NOT NULL DEFAULT 0 CHECK(shared IN (0,1)), -- owner, name and unit have another window too
+  seq INTEGER NOT NULL DEFAULT 0,    -- holds in those windows up to this record are accounted for
   PRIMARY KEY(budget,win), CHECK(held+spent<=lim)
 ) STRICT, WITHOUT ROWID;
 
@@ -30,6 +34,7 @@ BEGIN SELECT RAISE(ABORT,'the watermark of a window never goes back'); END;
 -- The ring of a rolling window: what was spent, by the bucket of the decision.
 CREATE TABLE bucket(
   budget BLOB NOT NULL, start INTEGER NOT NULL, spent INTEGER NOT NULL CHECK(spent>=0),
+  seeded INTEGER NOT NULL DEFAULT 0 CHECK(seeded BETWEEN 0 AND spent), -- of that: taken over from another window
   PRIMARY KEY(budget,start)
 ) STRICT, WITHOUT ROWID;
 
@@ -45,7 +50,7 @@ CREATE TABLE payment(
   value INTEGER NOT NULL CHECK(value BETWEEN 0 AND 1000000000000000),
   payer BLOB, nonce BLOB CHECK(length(nonce)=32), valid_before INTEGER, payload TEXT, -- written once
   signature BLOB CHECK(length(signature)=65),                                        -- written once
-  state INTEGER NOT NULL CHECK(state IN (1,2,4,5,6,7,8)),
+  state INTEGER NOT NULL CHECK(state IN (1,2,4,5,6,7,8,9,10,11)),
   version INTEGER NOT NULL DEFAULT 0,
   epoch INTEGER NOT NULL,           -- of the process that wrote the payload
   signed INTEGER,                   -- when the payload was written
@@ -53,11 +58,15 @@ CREATE TABLE payment(
   delivered INTEGER NOT NULL DEFAULT 0 CHECK(delivered IN (0,1)),
   facts TEXT NOT NULL, decision BLOB NOT NULL, approval BLOB,
   refusal TEXT, repeats INTEGER NOT NULL DEFAULT 0,
-  txhash TEXT, block INTEGER,
+  txhash TEXT,                      -- said to have settled it; proven only where something is redeemed
+  evidence TEXT,                    -- what proved it, or what the latest word on it rests on
+  redeemed BLOB CHECK(length(redeemed)=32),
   created INTEGER NOT NULL, updated INTEGER NOT NULL,
   CHECK((payload IS NULL)=(nonce IS NULL)), CHECK((payload IS NULL)=(payer IS NULL)),
   CHECK((payload IS NULL)=(valid_before IS NULL)), CHECK((payload IS NULL)=(signed IS NULL)),
-  CHECK(state NOT IN (4,5,6,7) OR payload IS NOT NULL),
+  CHECK(state NOT IN (4,5,6,7,9,10,11) OR payload IS NOT NULL),
+  CHECK((state IN (7,9,10))=(redeemed IS NOT NULL)), CHECK(redeemed IS NULL OR redeemed<=amount),
+  CHECK(redeemed IS NULL OR (txhash IS NOT NULL AND evidence IS NOT NULL)),
   CHECK(state NOT IN (1,2) OR payload IS NULL),
   CHECK(signature IS NULL OR payload IS NOT NULL)
 ) STRICT;
@@ -67,11 +76,11 @@ CREATE UNIQUE INDEX payment_nonce ON payment(network,asset,payer,nonce) WHERE no
 CREATE INDEX payment_owner ON payment(workspace,agent,state,id);
 CREATE INDEX payment_state ON payment(state,id);
 CREATE INDEX payment_session ON payment(session,id) WHERE session IS NOT NULL;
-CREATE INDEX payment_at_seller ON payment(workspace,host,state,signed) WHERE state IN (4,5,6);
-CREATE INDEX payment_at_payee ON payment(workspace,pay_to,state,signed) WHERE state IN (4,5,6);
-CREATE INDEX payment_by_agent ON payment(workspace,agent,state,signed) WHERE state IN (4,5,6);
+CREATE INDEX payment_at_seller ON payment(workspace,host,state,signed) WHERE state IN (4,5,6,11);
+CREATE INDEX payment_at_payee ON payment(workspace,pay_to,state,signed) WHERE state IN (4,5,6,11);
+CREATE INDEX payment_by_agent ON payment(workspace,agent,state,signed) WHERE state IN (4,5,6,11);
 CREATE INDEX payment_unfinished ON payment(workspace,agent,fingerprint,id)
-  WHERE state=2 OR (delivered=0 AND state IN (4,5,6,7));
+  WHERE state=2 OR (delivered=0 AND state IN (4,5,6,7,10,11));
 CREATE INDEX payment_repeat ON payment(workspace,agent,fingerprint,counted) WHERE state NOT IN (1,8);
 CREATE INDEX payment_denied ON payment(workspace,agent,fingerprint,created) WHERE state=1;
 
@@ -82,9 +91,16 @@ BEGIN SELECT RAISE(ABORT,'a payload is written once'); END;
 CREATE TRIGGER payment_signature BEFORE UPDATE OF signature ON payment
 WHEN OLD.signature IS NOT NULL AND NEW.signature IS NOT OLD.signature
 BEGIN SELECT RAISE(ABORT,'a signature is written once'); END;
-CREATE TRIGGER payment_final BEFORE UPDATE OF state ON payment
-WHEN OLD.state IN (1,7,8) AND NEW.state IS NOT OLD.state
-BEGIN SELECT RAISE(ABORT,'nothing leaves a final state'); END;
+CREATE TRIGGER payment_redeemed BEFORE UPDATE OF redeemed ON payment
+WHEN OLD.redeemed IS NOT NULL AND NEW.redeemed IS NOT OLD.redeemed
+BEGIN SELECT RAISE(ABORT,'what was redeemed is written once'); END;
+CREATE TRIGGER payment_born BEFORE INSERT ON payment WHEN NEW.state NOT IN (1,2,4)
+BEGIN SELECT RAISE(ABORT,'no payment begins in this state'); END;
+-- The table of transitions: 204 is from 2 to 4. A test compares it with the program's.
+CREATE TRIGGER payment_step BEFORE UPDATE OF state ON payment
+WHEN NEW.state IS NOT OLD.state AND OLD.state*100+NEW.state NOT IN
+  (204,208,405,406,407,408,411,506,507,508,511,605,607,608,611,709,710,910,1007,1009,1107,1108)
+BEGIN SELECT RAISE(ABORT,'no such step in the life of a payment'); END;
 CREATE TRIGGER payment_kept BEFORE DELETE ON payment
 BEGIN SELECT RAISE(ABORT,'payments are not deleted'); END;
 
@@ -99,12 +115,41 @@ CREATE TABLE hold(
   aged INTEGER NOT NULL DEFAULT 0 CHECK(aged IN (0,1)), -- already counted as spent
   open INTEGER NOT NULL DEFAULT 1 CHECK(open IN (0,1)),
   settled INTEGER CHECK(settled BETWEEN 0 AND amount),
+  refunded INTEGER NOT NULL DEFAULT 0 CHECK(refunded>=0 AND refunded<=coalesce(settled,0)), -- credited since
   at INTEGER NOT NULL,
+  seq INTEGER NOT NULL,             -- the record that placed it
   PRIMARY KEY(payment,budget,win),
   FOREIGN KEY(budget,win) REFERENCES budget_window(budget,win),
   CHECK((open=1)=(settled IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hold_due ON hold(budget,due) WHERE open=1 AND aged=0 AND due IS NOT NULL;
+CREATE INDEX hold_history ON hold(budget,seq);
+
+-- What came back. Only what a chain shows is credited to budgets.
+CREATE TABLE refund(
+  payment BLOB NOT NULL REFERENCES payment(id), n INTEGER NOT NULL, network TEXT NOT NULL,
+  amount BLOB NOT NULL CHECK(length(amount)=32),
+  txhash TEXT, log INTEGER, block INTEGER, -- a finalized transfer,
+  by TEXT, reference TEXT,                 -- or an operator's word
+  at INTEGER NOT NULL,
+  PRIMARY KEY(payment,n),
+  CHECK((txhash IS NULL)=(log IS NULL)), CHECK((txhash IS NULL)=(block IS NULL)),
+  CHECK((txhash IS NULL)=(by IS NOT NULL)), CHECK((by IS NULL)=(reference IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX refund_transfer ON refund(network,txhash,log) WHERE txhash IS NOT NULL;
+CREATE UNIQUE INDEX refund_reference ON refund(payment,reference) WHERE reference IS NOT NULL;
+CREATE TRIGGER refund_kept BEFORE DELETE ON refund BEGIN SELECT RAISE(ABORT,'refunds are not deleted'); END;
+CREATE TRIGGER refund_unchanged BEFORE UPDATE ON refund BEGIN SELECT RAISE(ABORT,'refunds are not changed'); END;
+
+-- How far each network is final, as its nodes told it.
+CREATE TABLE finalized(
+  network TEXT PRIMARY KEY, block INTEGER NOT NULL, hash TEXT NOT NULL, time INTEGER NOT NULL, at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER finalized_forward BEFORE UPDATE ON finalized
+WHEN NEW.network IS NOT OLD.network OR NEW.block<=OLD.block OR NEW.time<OLD.time
+BEGIN SELECT RAISE(ABORT,'finality never goes back'); END;
+CREATE TRIGGER finalized_kept BEFORE DELETE ON finalized
+BEGIN SELECT RAISE(ABORT,'finality never goes back'); END;
 
 CREATE TABLE decision(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),

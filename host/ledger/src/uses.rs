@@ -6,7 +6,6 @@
 
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{Reporter, Use, UseReport};
-use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 use serde_json::json;
@@ -66,7 +65,7 @@ pub(crate) fn report(conn: &Connection, payment: PaymentId, report: &UseReport) 
             report.at.as_millis(),
         ),
     )?;
-    if state == State::Settled {
+    if state.is_spent() {
         if let Some(useful) = before {
             credit(conn, payment, kind, useful, -1)?;
         }

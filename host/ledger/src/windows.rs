@@ -1,23 +1,30 @@
 //! The counters: one row per budget and window, charged by decisions and by nothing else.
 //!
-//! A hold is charged to the window of its decision; releasing and settling go back to that row with
-//! the amount that was recorded. Only [`place`] ever makes `held + spent` larger, and it does so in
-//! one guarded statement.
+//! A hold is charged to the window of its decision; releasing, settling and refunding go back to that
+//! row with the amount that was recorded. Only [`place`] ever makes `held + spent` larger, and it does
+//! so in one guarded statement. What moves a counter is in [`Moves`], and thereby in the record.
 //!
 //! Rolling windows keep what is spent in a ring of buckets beside a running total. What is held is
 //! outside the ring, because a payment that can still be redeemed does not grow old. Once its
 //! validity is over by [`AGEING_MARGIN`] it is *aged*: counted as spent at the moment of its
 //! decision, so that a gateway that can prove nothing does not fill its own windows for ever. Its
 //! state stays unknown; only its share of the window grows old.
+//!
+//! A budget whose window is changed becomes another budget, and must not become an empty one: see
+//! [`missing`].
 
-use countersign_core::budget::{BudgetId, HoldError, MAX_AMOUNT, MAX_LIMIT, PlacedHold, Ring, check_set};
+use std::collections::BTreeMap;
+
+use countersign_core::budget::{BudgetId, HOST, HoldError, MAX_AMOUNT, MAX_LIMIT, PlacedHold, Ring, check_set, label};
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::BudgetRefusal;
+use countersign_core::money::Atomic;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Unit, Window};
 use rusqlite::{Connection, params};
-use serde_json::{Value, json};
 
+use crate::clock;
+use crate::moves::{Move, Moves};
 use crate::sql::{Answer, Fault, all, one, run};
 
 /// How long after the end of its validity an unproven payment counts as spent.
@@ -45,16 +52,19 @@ pub(crate) struct After {
     pub(crate) alert: Option<u64>,
     /// The review threshold, when reached and not latched.
     pub(crate) review: Option<u64>,
-    /// For the record.
-    pub(crate) record: Value,
 }
 
+#[derive(Default)]
 struct Row {
     held: u64,
     spent: u64,
     mark: u64,
     alerted: Option<u64>,
     reviewed: Option<u64>,
+    /// Whether the same owner's name and unit are, or were, counted over another window too.
+    shared: bool,
+    /// Holds of those other windows up to this record are taken over, or were this row's own.
+    seq: u64,
 }
 
 /// The fields of a placed hold are public, so what its constructor promises is checked again.
@@ -82,29 +92,31 @@ pub(crate) fn check(holds: &[PlacedHold]) -> Answer<()> {
 /// Reserves one hold, if that keeps its window at or under the limit this decision states.
 ///
 /// `replacing`: the holds replace reserved ones, and what those freed must not re-arm a threshold.
-pub(crate) fn place(conn: &Connection, hold: &PlacedHold, at: Timestamp, replacing: bool) -> Answer<Placed> {
+/// `seq` is the number of the record that will vouch for it.
+pub(crate) fn place(
+    conn: &Connection,
+    moves: &mut Moves,
+    hold: &PlacedHold,
+    at: Timestamp,
+    (replacing, seq): (bool, u64),
+) -> Answer<Placed> {
     let budget = hold.budget();
     let ring = ring(&hold.window);
     let mut row = match read(conn, budget, hold.win)? {
         Some(row) => row,
-        None => {
-            create(conn, budget, hold, at)?;
-            Row { held: 0, spent: 0, mark: 0, alerted: None, reviewed: None }
-        }
+        None => create(conn, budget, hold, at)?,
     };
     // The clock of a row never goes back.
     let now = Timestamp::from_millis(at.as_millis().max(row.mark));
+    let mut moved = Move { hold: hold.amount, ..Move::default() };
     if let Some(ring) = ring {
-        roll(conn, budget, ring, now)?;
-        row = read(conn, budget, hold.win)?.unwrap_or(row);
+        roll(conn, budget, ring, now, &mut moved)?;
     }
-    let before = row.held.saturating_add(row.spent);
-    let changed = run(
-        conn,
-        "UPDATE budget_window SET held=held+?3, lim=?4 WHERE budget=?1 AND win=?2 AND held+spent<=?4-?3",
-        (budget.as_bytes(), hold.win, hold.amount, hold.limit),
-    )?;
-    if changed != 1 {
+    let seeded = if row.shared { missing(conn, budget, hold, now, row.seq)? } else { Vec::new() };
+    moved.seeded = seeded.iter().fold(0, |sum, (_, amount)| sum.saturating_add(*amount));
+    let before = row.held.saturating_add(row.spent).saturating_add(moved.aged_spent).saturating_add(moved.seeded);
+    let before = before.saturating_sub(moved.aged).saturating_sub(moved.left);
+    if before > hold.limit.saturating_sub(hold.amount) || hold.amount > hold.limit {
         return Ok(Placed::Refused(Box::new(BudgetRefusal {
             owner: hold.owner.clone(),
             name: hold.name.clone(),
@@ -116,24 +128,37 @@ pub(crate) fn place(conn: &Connection, hold: &PlacedHold, at: Timestamp, replaci
         })));
     }
     if ring.is_some() && !replacing {
-        rearm(conn, budget, hold.win, before, &mut row)?;
+        rearm(before, &mut row);
     }
+    let (held, spent) = moved.deltas()?;
+    let sql = "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
+                 seq=?9 WHERE budget=?1 AND win=?2 AND held+?3+spent+?4<=?5 RETURNING held,spent,lim";
+    let mark = if ring.is_some() { now.as_millis() } else { 0 };
+    let params = params![
+        budget.as_bytes(),
+        hold.win,
+        held,
+        spent,
+        hold.limit,
+        mark,
+        row.alerted,
+        row.reviewed,
+        seq
+    ];
+    let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let after = after.ok_or_else(|| Fault::Broken("a window is not what it was a moment ago".to_owned()))?;
+    moves.add((budget, hold.win), || hold.label(), moved, after);
+    seed(conn, budget, hold, ring, &seeded)?;
     let used = before.saturating_add(hold.amount);
     let reached = |threshold: Option<u64>, latched: Option<u64>| {
         threshold.filter(|t| used >= *t && latched.is_none_or(|l| *t > l))
     };
-    let held = row.held.saturating_add(hold.amount);
-    let record = json!({
-        "budget": hex::encode(budget.as_bytes()), "label": hold.label(), "win": hold.win,
-        "amount": hold.amount, "limit": hold.limit, "held": held, "spent": row.spent,
-    });
     Ok(Placed::Fits(After {
         budget,
         bucket: ring.map(|r| r.bucket(now)),
         used,
         alert: reached(hold.alert_at, row.alerted),
         review: reached(hold.review_at, row.reviewed),
-        record,
     }))
 }
 
@@ -145,13 +170,13 @@ pub(crate) fn store_hold(
     (ord, hold): (usize, &PlacedHold),
     after: &After,
     valid_before: Option<u64>,
-    at: Timestamp,
+    (at, seq): (Timestamp, u64),
 ) -> Answer<()> {
     let due = after.bucket.and(valid_before).map(due_of);
     run(
         conn,
-        "INSERT INTO hold(payment,budget,win,ord,amount,lim,alert,review,bucket,due,at)
-         VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
+        "INSERT INTO hold(payment,budget,win,ord,amount,lim,alert,review,bucket,due,at,seq)
+         VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
         params![
             payment.as_bytes(),
             after.budget.as_bytes(),
@@ -163,7 +188,8 @@ pub(crate) fn store_hold(
             hold.review_at,
             after.bucket,
             due,
-            at.as_millis()
+            at.as_millis(),
+            seq
         ],
     )
     .map(drop)
@@ -181,37 +207,75 @@ pub(crate) fn latch_review(conn: &Connection, budget: BudgetId, win: u64, thresh
     run(conn, sql, (budget.as_bytes(), win, threshold)).map(drop)
 }
 
-/// Gives every open hold of a payment back to the window it came from.
-pub(crate) fn release(conn: &Connection, payment: PaymentId) -> Answer<()> {
-    for hold in open_holds(conn, payment)? {
-        if !hold.aged {
-            take(conn, &hold, 0)?;
-        } else if let Some(start) = hold.bucket {
-            let sql = "UPDATE bucket SET spent=spent-?3 WHERE budget=?1 AND start=?2";
-            if run(conn, sql, (hold.budget.as_bytes(), start, hold.amount))? == 1 {
-                let sql = "UPDATE budget_window SET spent=spent-?3 WHERE budget=?1 AND win=?2";
-                run(conn, sql, (hold.budget.as_bytes(), hold.win, hold.amount))?;
-            }
-        }
-    }
-    let sql = "UPDATE hold SET open=0, settled=0 WHERE payment=?1 AND open=1";
-    run(conn, sql, [payment.as_bytes()]).map(drop)
+/// What becomes of a payment's open holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Close {
+    /// They go back to where they came from.
+    Release,
+    /// They become spending: the redeemed part of what was signed for, rounded up, and counts whole.
+    Settle {
+        /// What was redeemed.
+        redeemed: Atomic,
+        /// What was signed for; not less.
+        signed: Atomic,
+    },
 }
 
-/// Turns every open hold of a payment into spending, in the window it came from.
-pub(crate) fn settle(conn: &Connection, payment: PaymentId) -> Answer<()> {
+/// Closes every open hold of a payment in the window it came from. A hold that has aged is counted as
+/// spent there already: what it did not come to is credited.
+pub(crate) fn close(conn: &Connection, moves: &mut Moves, payment: PaymentId, how: Close) -> Answer<()> {
     for hold in open_holds(conn, payment)? {
-        if !hold.aged {
-            spend(conn, &hold)?;
+        let settled = match how {
+            Close::Release => 0,
+            Close::Settle { .. } if hold.of.counts => hold.amount,
+            Close::Settle { redeemed, signed } => redeemed.share_up(signed, hold.amount),
+        };
+        let mut moved = Move { amount: Some(hold.amount), ..Move::default() };
+        if hold.aged {
+            moved.refund = hold.of.credit(conn, hold.amount.saturating_sub(settled))?;
+        } else {
+            moved.release = hold.amount;
+            moved.spend = if hold.of.counts_spending() { settled } else { 0 };
+            if let Some(start) = hold.of.bucket.filter(|_| moved.spend > 0) {
+                add_to_bucket(conn, hold.of.budget, start, moved.spend)?;
+            }
         }
+        hold.of.shift(conn, moves, moved)?;
+        let sql = "UPDATE hold SET open=0, settled=?4 WHERE payment=?1 AND budget=?2 AND win=?3";
+        run(conn, sql, (payment.as_bytes(), hold.of.budget.as_bytes(), hold.of.win, settled))?;
     }
-    let sql = "UPDATE hold SET open=0, settled=amount WHERE payment=?1 AND open=1";
-    run(conn, sql, [payment.as_bytes()]).map(drop)
+    Ok(())
+}
+
+/// Credits what a chain shows to have come back: `back` of `redeemed` in all, this refund included. Rounded
+/// down, in the window of the decision; never to the host's own budgets, never to counts, and nowhere once
+/// the spending has left a rolling window.
+pub(crate) fn refund(
+    conn: &Connection,
+    moves: &mut Moves,
+    payment: PaymentId,
+    (back, redeemed): (Atomic, Atomic),
+) -> Answer<()> {
+    let sql = format!("SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord");
+    let holds = all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
+    for (of, settled, refunded) in holds {
+        if of.counts || of.owner == HOST {
+            continue;
+        }
+        let credit = of.credit(conn, back.share_down(redeemed, settled).saturating_sub(refunded))?;
+        if credit == 0 {
+            continue;
+        }
+        of.shift(conn, moves, Move { refund: credit, ..Move::default() })?;
+        let sql = "UPDATE hold SET refunded=refunded+?4 WHERE payment=?1 AND budget=?2 AND win=?3";
+        run(conn, sql, (payment.as_bytes(), of.budget.as_bytes(), of.win, credit))?;
+    }
+    Ok(())
 }
 
 /// Forgets the holds of a review whose purchase is being signed for; fresh ones follow.
-pub(crate) fn withdraw_reserved(conn: &Connection, payment: PaymentId) -> Answer<()> {
-    release(conn, payment)?;
+pub(crate) fn withdraw_reserved(conn: &Connection, moves: &mut Moves, payment: PaymentId) -> Answer<()> {
+    close(conn, moves, payment, Close::Release)?;
     run(conn, "DELETE FROM hold WHERE payment=?1", [payment.as_bytes()]).map(drop)
 }
 
@@ -259,26 +323,114 @@ fn due_of(valid_before: u64) -> u64 {
 }
 
 fn read(conn: &Connection, budget: BudgetId, win: u64) -> Answer<Option<Row>> {
-    let sql = "SELECT held,spent,mark,alerted,reviewed FROM budget_window WHERE budget=?1 AND win=?2";
+    let sql = "SELECT held,spent,mark,alerted,reviewed,shared,seq FROM budget_window WHERE budget=?1 AND win=?2";
     one(conn, sql, (budget.as_bytes(), win), |r| {
-        Ok(Row { held: r.get(0)?, spent: r.get(1)?, mark: r.get(2)?, alerted: r.get(3)?, reviewed: r.get(4)? })
+        Ok(Row {
+            held: r.get(0)?,
+            spent: r.get(1)?,
+            mark: r.get(2)?,
+            alerted: r.get(3)?,
+            reviewed: r.get(4)?,
+            shared: r.get(5)?,
+            seq: r.get(6)?,
+        })
     })
 }
 
-fn create(conn: &Connection, budget: BudgetId, hold: &PlacedHold, at: Timestamp) -> Answer<()> {
+/// Budgets that count the same owner's name and unit over another window.
+fn siblings(conn: &Connection, budget: BudgetId, hold: &PlacedHold) -> Answer<Vec<[u8; 16]>> {
+    let (unit, ..) = columns(hold.unit, &hold.window);
+    let sql = "SELECT id FROM budget WHERE owner=?1 AND name=?2 AND unit=?3 AND id<>?4";
+    all(conn, sql, (&hold.owner, &hold.name, unit, budget.as_bytes()), |r| r.get(0))
+}
+
+fn create(conn: &Connection, budget: BudgetId, hold: &PlacedHold, at: Timestamp) -> Answer<Row> {
     let (unit, kind, zone, width) = columns(hold.unit, &hold.window);
-    run(
+    let new = run(
         conn,
         "INSERT INTO budget(id,owner,name,unit,kind,zone,width,created) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)
          ON CONFLICT DO NOTHING",
         (budget.as_bytes(), &hold.owner, &hold.name, unit, kind, zone, width, at.as_millis()),
     )?;
-    let sql = "INSERT INTO budget_window(budget,win,lim) VALUES(?1,?2,?3)";
-    run(conn, sql, (budget.as_bytes(), hold.win, hold.limit)).map(drop)
+    let siblings = siblings(conn, budget, hold)?;
+    if new == 1 {
+        for sibling in &siblings {
+            run(conn, "UPDATE budget_window SET shared=1 WHERE budget=?1", [sibling])?;
+        }
+    }
+    let shared = !siblings.is_empty();
+    let sql = "INSERT INTO budget_window(budget,win,lim,shared) VALUES(?1,?2,?3,?4)";
+    run(conn, sql, (budget.as_bytes(), hold.win, hold.limit, shared))?;
+    Ok(Row { shared, ..Row::default() })
 }
 
-/// Brings a rolling window to `now`: ages what is due, evicts what has left, moves the watermark.
-fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp) -> Answer<()> {
+/// What purchases of the same owner's name and unit hold or have spent under another window, decided within
+/// this one and after record `known`, by the moment of the decision: each purchase once, with its largest
+/// hold. Counting it here is what makes changing a budget's window free nothing. It errs on the safe side:
+/// what is later released or refunded goes back to where it was held, not to here.
+///
+/// Reads backwards and no further than the window, nor further than the limit.
+fn missing(
+    conn: &Connection,
+    budget: BudgetId,
+    hold: &PlacedHold,
+    now: Timestamp,
+    known: u64,
+) -> Answer<Vec<(Timestamp, u64)>> {
+    let from = match ring(&hold.window) {
+        Some(ring) => ring.gone(now).map_or(0, |gone| gone.saturating_add(1)),
+        None => hold.win,
+    };
+    let mut found: BTreeMap<[u8; 16], (Timestamp, u64)> = BTreeMap::new();
+    for sibling in siblings(conn, budget, hold)? {
+        let sql = "SELECT h.payment,h.at,CASE h.open WHEN 1 THEN h.amount ELSE h.settled-h.refunded END,
+                     EXISTS(SELECT 1 FROM hold o WHERE o.payment=h.payment AND o.budget=?3)
+                   FROM hold h WHERE h.budget=?1 AND h.seq>?2 ORDER BY h.seq DESC";
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut rows = statement.query((sibling, known, budget.as_bytes()))?;
+        let mut sum = 0_u64;
+        while let Some(r) = rows.next()? {
+            let at = Timestamp::from_millis(r.get(1)?);
+            // Records are in order; their moments may go back by no more than the slack of the clock.
+            if at.plus_millis(clock::SLACK).as_millis() < from || sum > hold.limit {
+                break;
+            }
+            let (amount, own): (u64, bool) = (r.get(2)?, r.get(3)?);
+            if at.as_millis() < from || amount == 0 || own {
+                continue;
+            }
+            sum = sum.saturating_add(amount);
+            let entry = found.entry(r.get(0)?).or_insert((at, 0));
+            entry.1 = entry.1.max(amount);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Writes down what was taken over from other windows.
+fn seed(
+    conn: &Connection,
+    budget: BudgetId,
+    hold: &PlacedHold,
+    ring: Option<Ring>,
+    seeded: &[(Timestamp, u64)],
+) -> Answer<()> {
+    for (at, amount) in seeded {
+        if let Some(ring) = ring {
+            let sql = "INSERT INTO bucket(budget,start,spent,seeded) VALUES(?1,?2,?3,?3)
+                       ON CONFLICT DO UPDATE SET spent=spent+excluded.spent, seeded=seeded+excluded.seeded";
+            run(conn, sql, (budget.as_bytes(), ring.bucket(*at), amount))?;
+        } else {
+            let sql = "UPDATE budget_window SET seeded=seeded+?3 WHERE budget=?1 AND win=?2";
+            run(conn, sql, (budget.as_bytes(), hold.win, amount))?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings the ring of a rolling window to `now`: ages what is due, evicts what has left. The window's own
+/// row is the caller's.
+fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp, moved: &mut Move) -> Answer<()> {
     let cut = ring.gone(now);
     let sql = "SELECT payment,amount,bucket FROM hold
                WHERE budget=?1 AND open=1 AND aged=0 AND due IS NOT NULL AND due<?2 LIMIT ?3";
@@ -286,84 +438,107 @@ fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp) -> Answ
         Ok((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?, r.get::<_, u64>(2)?))
     })?;
     for (payment, amount, bucket) in due {
-        let hold = OpenHold { budget, win: 0, amount, bucket: Some(bucket), aged: false };
-        let counted = if cut.is_none_or(|cut| bucket > cut) { amount } else { 0 };
-        take(conn, &hold, counted)?;
+        moved.aged = moved.aged.saturating_add(amount);
+        if cut.is_none_or(|cut| bucket > cut) {
+            moved.aged_spent = moved.aged_spent.saturating_add(amount);
+            add_to_bucket(conn, budget, bucket, amount)?;
+        }
         let sql = "UPDATE hold SET aged=1 WHERE payment=?1 AND budget=?2 AND win=0";
         run(conn, sql, (payment, budget.as_bytes()))?;
     }
     if let Some(cut) = cut {
-        let sql = "SELECT coalesce(sum(spent),0) FROM bucket WHERE budget=?1 AND start<=?2";
-        let left: u64 = one(conn, sql, (budget.as_bytes(), cut), |r| r.get(0))?.unwrap_or(0);
-        if run(conn, "DELETE FROM bucket WHERE budget=?1 AND start<=?2", (budget.as_bytes(), cut))? > 0 {
-            let sql = "UPDATE budget_window SET spent=spent-?2 WHERE budget=?1 AND win=0";
-            run(conn, sql, (budget.as_bytes(), left))?;
-        }
-    }
-    let sql = "UPDATE budget_window SET mark=?2 WHERE budget=?1 AND win=0 AND mark<?2";
-    run(conn, sql, (budget.as_bytes(), now.as_millis())).map(drop)
-}
-
-/// Thresholds of a rolling window count again once use has fallen below nine tenths of them.
-fn rearm(conn: &Connection, budget: BudgetId, win: u64, used: u64, row: &mut Row) -> Answer<()> {
-    let fallen = |latched: Option<u64>| {
-        latched.is_some_and(|t| u128::from(used).saturating_mul(10) < u128::from(t).saturating_mul(9))
-    };
-    if !fallen(row.alerted) && !fallen(row.reviewed) {
-        return Ok(());
-    }
-    row.alerted = row.alerted.filter(|_| !fallen(row.alerted));
-    row.reviewed = row.reviewed.filter(|_| !fallen(row.reviewed));
-    let sql = "UPDATE budget_window SET alerted=?3, reviewed=?4 WHERE budget=?1 AND win=?2";
-    run(conn, sql, (budget.as_bytes(), win, row.alerted, row.reviewed)).map(drop)
-}
-
-struct OpenHold {
-    budget: BudgetId,
-    win: u64,
-    amount: u64,
-    bucket: Option<u64>,
-    aged: bool,
-}
-
-fn open_holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<OpenHold>> {
-    let sql = "SELECT budget,win,amount,bucket,aged FROM hold WHERE payment=?1 AND open=1";
-    all(conn, sql, [payment.as_bytes()], |r| {
-        Ok(OpenHold {
-            budget: BudgetId::from_bytes(r.get(0)?),
-            win: r.get(1)?,
-            amount: r.get(2)?,
-            bucket: r.get(3)?,
-            aged: r.get(4)?,
-        })
-    })
-}
-
-/// Moves an open hold's amount out of `held`, and `spent` of it (all or nothing) into `spent` and
-/// into its bucket.
-fn take(conn: &Connection, hold: &OpenHold, spent: u64) -> Answer<()> {
-    let sql = "UPDATE budget_window SET held=held-?3, spent=spent+?4 WHERE budget=?1 AND win=?2";
-    if run(conn, sql, (hold.budget.as_bytes(), hold.win, hold.amount, spent))? != 1 {
-        return Err(Fault::Broken("a hold's window is missing".to_owned()));
-    }
-    if let Some(start) = hold.bucket.filter(|_| spent > 0) {
-        let sql = "INSERT INTO bucket(budget,start,spent) VALUES(?1,?2,?3)
-                   ON CONFLICT DO UPDATE SET spent=spent+excluded.spent";
-        run(conn, sql, (hold.budget.as_bytes(), start, spent))?;
+        let sql = "DELETE FROM bucket WHERE budget=?1 AND start<=?2 RETURNING spent";
+        let left = all(conn, sql, (budget.as_bytes(), cut), |r| r.get::<_, u64>(0))?;
+        moved.left = left.into_iter().fold(0, u64::saturating_add);
     }
     Ok(())
 }
 
-fn spend(conn: &Connection, hold: &OpenHold) -> Answer<()> {
-    let Some(bucket) = hold.bucket else {
-        return take(conn, hold, hold.amount);
-    };
-    let sql = "SELECT width,mark FROM budget b JOIN budget_window w ON w.budget=b.id WHERE b.id=?1 AND w.win=0";
-    let found = one(conn, sql, [hold.budget.as_bytes()], |r| Ok((r.get::<_, u32>(0)?, r.get::<_, u64>(1)?)))?;
-    let Some((width, mark)) = found else {
-        return Err(Fault::Broken("a hold's window is missing".to_owned()));
-    };
-    let gone = Ring::new(width).gone(Timestamp::from_millis(mark));
-    let in_ring = gone.is_none_or(|gone| bucket > gone);
-    take(conn, hold, if in_ring { hold.amount } else { 0 })
+/// Thresholds of a rolling window count again once use has fallen below nine tenths of them.
+fn rearm(used: u64, row: &mut Row) {
+    let fallen = |latched: &u64| u128::from(used).saturating_mul(10) < u128::from(*latched).saturating_mul(9);
+    row.alerted = row.alerted.filter(|l| !fallen(l));
+    row.reviewed = row.reviewed.filter(|l| !fallen(l));
+}
+
+fn add_to_bucket(conn: &Connection, budget: BudgetId, start: u64, amount: u64) -> Answer<()> {
+    let sql = "INSERT INTO bucket(budget,start,spent) VALUES(?1,?2,?3)
+               ON CONFLICT DO UPDATE SET spent=spent+excluded.spent";
+    run(conn, sql, (budget.as_bytes(), start, amount)).map(drop)
+}
+
+/// Columns of [`place_of`], and where they come from.
+const PLACE: &str = "h.budget,h.win,h.bucket,b.owner,b.name,b.unit,b.width,w.mark";
+const OF_PAYMENT: &str = "FROM hold h JOIN budget b ON b.id=h.budget
+                          JOIN budget_window w ON w.budget=h.budget AND w.win=h.win WHERE h.payment=?1";
+
+/// Where a hold is counted.
+struct Place {
+    budget: BudgetId,
+    win: u64,
+    bucket: Option<u64>,
+    owner: String,
+    name: String,
+    /// It counts purchases, not money.
+    counts: bool,
+    width: Option<u32>,
+    mark: u64,
+}
+
+fn place_of(r: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place {
+        budget: BudgetId::from_bytes(r.get(0)?),
+        win: r.get(1)?,
+        bucket: r.get(2)?,
+        owner: r.get(3)?,
+        name: r.get(4)?,
+        counts: r.get::<_, u8>(5)? == columns(Unit::Count, &Window::Lifetime).0,
+        width: r.get(6)?,
+        mark: r.get(7)?,
+    })
+}
+
+impl Place {
+    /// Whether spending decided then still counts: always, but in a rolling window that it has left.
+    fn counts_spending(&self) -> bool {
+        let Some((bucket, width)) = self.bucket.zip(self.width) else { return true };
+        Ring::new(width).gone(Timestamp::from_millis(self.mark)).is_none_or(|gone| bucket > gone)
+    }
+
+    /// Takes an amount that was spent out of its bucket; answers how much of it still counted.
+    fn credit(&self, conn: &Connection, amount: u64) -> Answer<u64> {
+        if !self.counts_spending() || amount == 0 {
+            return Ok(0);
+        }
+        if let Some(start) = self.bucket {
+            let sql = "UPDATE bucket SET spent=spent-?3 WHERE budget=?1 AND start=?2";
+            if run(conn, sql, (self.budget.as_bytes(), start, amount))? != 1 {
+                return Err(Fault::Broken("a hold's bucket is missing".to_owned()));
+            }
+        }
+        Ok(amount)
+    }
+
+    /// Moves the window's counters.
+    fn shift(&self, conn: &Connection, moves: &mut Moves, moved: Move) -> Answer<()> {
+        let (held, spent) = moved.deltas()?;
+        let sql = "UPDATE budget_window SET held=held+?3, spent=spent+?4 WHERE budget=?1 AND win=?2
+                   RETURNING held,spent,lim";
+        let params = (self.budget.as_bytes(), self.win, held, spent);
+        let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        let after = after.ok_or_else(|| Fault::Broken("a hold's window is missing".to_owned()))?;
+        moves.add((self.budget, self.win), || label(&self.owner, &self.name), moved, after);
+        Ok(())
+    }
+}
+
+struct OpenHold {
+    of: Place,
+    amount: u64,
+    aged: bool,
+}
+
+fn open_holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<OpenHold>> {
+    let sql = format!("SELECT {PLACE},h.amount,h.aged {OF_PAYMENT} AND h.open=1 ORDER BY h.ord");
+    all(conn, &sql, [payment.as_bytes()], |r| Ok(OpenHold { of: place_of(r)?, amount: r.get(8)?, aged: r.get(9)? }))
 }
