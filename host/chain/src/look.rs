@@ -157,12 +157,21 @@ enum Freed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Unused,
-    Redeemed { place: Place, time: u64, amount: Atomic },
-    Cancelled { place: Place, time: u64 },
+    Redeemed {
+        place: Place,
+        time: u64,
+        amount: Atomic,
+    },
+    Cancelled {
+        place: Place,
+        time: u64,
+    },
     /// Used, but not as signed.
     Wrong(String),
     /// Used; no event of it up to this block.
-    Searching { through: u64 },
+    Searching {
+        through: u64,
+    },
     /// The node contradicts itself.
     Confused(String),
 }

@@ -48,27 +48,26 @@ pub enum RefundMatch {
 }
 
 /// Which of `payments` a finalized transfer of `asset` gives back: the token, the two sides swapped, not
-/// before it was paid. The transfer is booked only if exactly one payment has that much left. Guessing
-/// (the oldest, the one of equal price) would credit the budget of another client.
+/// before it was paid. It is [`RefundMatch::One`] only if exactly one payment has that much left, and
+/// either nothing else was paid there or the transfer is all that is left of it. Guessing (the oldest, the
+/// one of equal price) would credit the budget of another client.
 ///
-/// The order of the candidates is that of `payments`.
+/// Candidates come in the order of `payments`.
 #[must_use]
 pub fn refund_of(transfer: &Transfer, network: Network, asset: Address, payments: &[Paid]) -> RefundMatch {
+    let Some(value) = transfer.value.map(Atomic::get).filter(|value| *value > 0) else { return RefundMatch::None };
     let related: Vec<&Paid> = payments
         .iter()
         .filter(|paid| paid.network == network && paid.asset == asset)
         .filter(|paid| paid.payee == transfer.from && paid.payer == transfer.to)
         .filter(|paid| paid.block <= transfer.place.block && paid.room() > 0)
         .collect();
-    let ids = |of: &[&Paid]| of.iter().map(|paid| paid.payment).collect();
-    let Some(value) = transfer.value.map(Atomic::get).filter(|value| *value > 0) else { return RefundMatch::None };
     let enough: Vec<&Paid> = related.iter().copied().filter(|paid| paid.room() >= value).collect();
-    match (enough.as_slice(), related.as_slice()) {
-        (_, []) => RefundMatch::None,
-        ([one], [_]) => RefundMatch::One(one.payment),
-        // More than any one of them: for several at once, or not a refund.
-        ([], related) => RefundMatch::Several(ids(related)),
-        ([one], _) => RefundMatch::One(one.payment),
-        (several, _) => RefundMatch::Several(ids(several)),
+    let ids = |of: &[&Paid]| of.iter().map(|paid| paid.payment).collect();
+    match enough.as_slice() {
+        _ if related.is_empty() => RefundMatch::None,
+        [one] if related.len() == 1 || one.room() == value => RefundMatch::One(one.payment),
+        // A part of one, or several at once; or more than any of them, and not a refund at all.
+        _ => RefundMatch::Several(ids(&related)),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use countersign_core::evm::Address;
 
 use crate::events::{Act, Place, TRANSFER, Transfer, acts, all_kinds, transfer};
+use crate::node::RpcError;
 use crate::reader::{Anchor, ReadError, Reader};
 use crate::source::{Hash, Log, Source, Wanted, word};
 
@@ -122,8 +123,8 @@ async fn logs_of(
     let (outgoing, out_through) = source.logs_between(&outgoing, (from, to), MAX_QUERIES, false).await?;
     let (incoming, in_through) = source.logs_between(&incoming, (from, to), MAX_QUERIES, false).await?;
     let (Some(out_through), Some(in_through)) = (out_through, in_through) else {
-        let why = "it refuses ranges of blocks however short".to_owned();
-        return Err(ReadError::NotFinal { node: source.name().to_owned(), why });
+        let error = RpcError::Unreachable("it refuses ranges of blocks however short".to_owned());
+        return Err(ReadError::Node { node: source.name().to_owned(), method: "eth_getLogs", error });
     };
     Ok(Logs { outgoing, incoming, through: out_through.min(in_through) })
 }

@@ -130,7 +130,8 @@ impl Source {
         if answer.is_null() {
             return Ok(None);
         }
-        let block = block(&answer).ok_or_else(|| self.odd(METHOD, "expected a block with number, hash and timestamp"))?;
+        let block =
+            block(&answer).ok_or_else(|| self.odd(METHOD, "expected a block with number, hash and timestamp"))?;
         match which {
             Which::Number(number) if number != block.number => Err(self.odd(METHOD, "another block than asked for")),
             _ => Ok(Some(block)),

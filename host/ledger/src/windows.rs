@@ -131,20 +131,11 @@ pub(crate) fn place(
         rearm(before, &mut row);
     }
     let (held, spent) = moved.deltas()?;
-    let sql = "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
+    let sql =
+        "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
                  seq=?9 WHERE budget=?1 AND win=?2 AND held+?3+spent+?4<=?5 RETURNING held,spent,lim";
     let mark = if ring.is_some() { now.as_millis() } else { 0 };
-    let params = params![
-        budget.as_bytes(),
-        hold.win,
-        held,
-        spent,
-        hold.limit,
-        mark,
-        row.alerted,
-        row.reviewed,
-        seq
-    ];
+    let params = params![budget.as_bytes(), hold.win, held, spent, hold.limit, mark, row.alerted, row.reviewed, seq];
     let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     let after = after.ok_or_else(|| Fault::Broken("a window is not what it was a moment ago".to_owned()))?;
     moves.add((budget, hold.win), || hold.label(), moved, after);
@@ -256,8 +247,11 @@ pub(crate) fn refund(
     payment: PaymentId,
     (back, redeemed): (Atomic, Atomic),
 ) -> Answer<()> {
-    let sql = format!("SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord");
-    let holds = all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
+    let sql = format!(
+        "SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord"
+    );
+    let holds =
+        all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
     for (of, settled, refunded) in holds {
         if of.counts || of.owner == HOST {
             continue;
