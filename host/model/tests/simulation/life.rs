@@ -22,7 +22,7 @@ use countersign_core::x402::Authorization;
 use countersign_ledger::SqliteLedger;
 
 use crate::chance::Chance;
-use crate::purchase::{LIMIT, Wish, asset, network, payer, sign, stranger, workspace};
+use crate::purchase::{LIMIT, Wish, asset, network, payer, sign, stranger};
 use crate::together::begin;
 
 /// A mistake the host may make, for showing that it would be found.
@@ -366,8 +366,12 @@ impl Life {
         let sealed = permit.seal(signature).map_err(|e| Stop::Broken(format!("payment {n}: {e}")))?;
         if self.chance.percent(80) {
             let id = self.truths[n].wish.payment();
-            if let Err(error) = self.op(ledger.store_signature(id, *sealed.signature())).await? {
-                return Err(Stop::Broken(format!("the signature of payment {n} was not stored: {error}")));
+            match self.op(ledger.store_signature(id, *sealed.signature())).await? {
+                // A conflict: its time was over, and the chain has shown it unused, before it was signed.
+                Ok(()) | Err(LedgerError::Conflict(_)) => {}
+                Err(error) => {
+                    return Err(Stop::Broken(format!("the signature of payment {n} was not stored: {error}")));
+                }
             }
         }
         tell!(self, "  signed {n}");

@@ -21,7 +21,7 @@ pub(crate) const LIMIT: u64 = 5_000;
 /// The host's own wall: never reached.
 const WALL: u64 = 1_000_000_000;
 /// Reviews lapse after this long.
-const REVIEW_MS: u64 = 20 * 60_000;
+const REVIEW_SECONDS: u32 = 20 * 60;
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_slice(&[7; 32]).unwrap());
 static PAYER: LazyLock<Address> = LazyLock::new(|| address_of(KEY.verifying_key()));
@@ -208,7 +208,7 @@ impl Wish {
             },
             amount: f.amount,
             pay_to: payee(self.seed, self.n),
-            max_timeout_seconds: self.valid_seconds,
+            max_timeout_seconds: u32::try_from(self.valid_seconds).unwrap(),
             raw: "{}".into(),
             resource: None,
             extensions: None,
@@ -245,8 +245,8 @@ impl Wish {
         NewApproval {
             id: self.approval(),
             frozen: "ab".repeat(32),
-            terms: ReviewTerms { group: None, quorum: 1, expires_in_seconds: REVIEW_MS / 1_000 },
-            expires_at: at.plus_millis(REVIEW_MS),
+            terms: ReviewTerms { group: None, quorum: 1, expires_in_seconds: REVIEW_SECONDS },
+            expires_at: at.plus_millis(u64::from(REVIEW_SECONDS) * 1_000),
         }
     }
 
