@@ -27,8 +27,9 @@ fn change(conn: &Connection, n: u64, from: State, what: Event) {
 fn holds() -> [countersign_core::verdict::Hold; 3] {
     let wide = |name, window| hold(name, window, 1 << 50, 1);
     [
-        wide("day", Window::Day(String::new())),
-        wide("rolling", Window::Rolling(3_600)),
+        // One name over two windows at once, as the spend caps have it.
+        wide("agent", Window::Day(String::new())),
+        wide("agent", Window::Rolling(3_600)),
         wide("lifetime", Window::Lifetime),
     ]
 }
