@@ -454,14 +454,12 @@ fn a_long_search_goes_on_where_it_was_even_in_small_steps() {
 #[test]
 fn a_reader_needs_nodes_of_different_providers() {
     let chain = chain();
-    let node = |name| -> Arc<dyn Node> { FakeNode::new(name, &chain) };
+    let node = |name: &str| -> Arc<dyn Node> { FakeNode::new(name, &chain) };
     let new = |nodes| Reader::new(network(), Finality::Tag, nodes, None).map(|_| ());
     assert!(matches!(new(Vec::new()), Err(ReadError::Nodes(_))));
     assert!(matches!(new(vec![node("a"), node("a")]), Err(ReadError::Nodes(_))));
-    assert!(matches!(
-        new((0..9).map(|i| -> Arc<dyn Node> { FakeNode::new(&i.to_string(), &chain) }).collect()),
-        Err(_)
-    ));
+    let nine = (0..9).map(|i| node(&i.to_string())).collect();
+    assert!(matches!(new(nine), Err(ReadError::Nodes(_))));
     assert!(new(vec![node("a"), node("b")]).is_ok());
     let short = reader_with(&[FakeNode::new("a", &chain)], Finality::Depth(3), None);
     assert!(matches!(now(short.anchor()), Err(ReadError::NotFinal { .. })));

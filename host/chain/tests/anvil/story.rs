@@ -1,4 +1,4 @@
-//! The reader against a real chain: anvil with a real EIP-3009 token, started as the other suites start it.
+//! One story on a real chain, from payment to reorganisation.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -62,7 +62,7 @@ impl Anvil {
     fn start() -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/v2/chain.mjs");
         if !script.with_file_name("node_modules").join(".package-lock.json").exists() {
-            #[expect(clippy::disallowed_methods, reason = "whether a missing prerequisite is a failure")]
+            #[expect(clippy::disallowed_methods, reason = "in CI a missing prerequisite is a failure")]
             let required = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!required, "the test peers are not installed: run `tests/install tests`");
             eprintln!("skipped: the test peers are not installed: run `tests/install tests`");
