@@ -113,6 +113,7 @@ impl Anvil {
         let data = format!("0x{}", hex::encode(data));
         let sent = json!([{"from": DEPLOYER, "to": USDC, "data": data, "gas": "0x30000"}]);
         let hash = self.call("eth_sendTransaction", sent).await;
+        self.call("evm_mine", json!([])).await;
         let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await;
         assert_eq!(receipt["status"], "0x1", "the token refused it");
         hash.as_str().unwrap().to_owned()
@@ -204,6 +205,8 @@ async fn story(anvil: &Anvil) {
         let subject = Subject { authorization: pay, created: at(0), transaction: hint };
         reader.look(subject, watch, at(seconds)).await
     };
+    // Blocks are made when the story says so, not some moment after a transaction.
+    anvil.call("evm_setAutomine", json!([false])).await;
     anvil.mine(10).await;
 
     // Not redeemed, redeemed, final.
