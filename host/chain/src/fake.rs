@@ -294,6 +294,8 @@ pub enum Lie {
     OtherChain(u64),
     /// There is no token.
     NoCode,
+    /// The token knows no authorizations.
+    NoAuthorizations,
     /// Receipts tell of blocks that were undone as if they were in the chain.
     StaleReceipts,
     /// Every transfer went to this one.
@@ -451,6 +453,9 @@ impl View<'_> {
         }
         let asked = (selector == call_bytes("authorizationState(address,bytes32)", &[])).then_some(words);
         let Some([payer, nonce]) = asked else { return Err(refused(3, "execution reverted")) };
+        if self.lies(&Lie::NoAuthorizations) {
+            return Err(refused(3, "execution reverted"));
+        }
         let payer = payer.last_chunk::<20>().copied().map(Address::new).unwrap_or(Address::new([0; 20]));
         let ended = match self.mood {
             Mood::Lying(Lie::NeverUsed | Lie::StateUnused) => false,

@@ -207,6 +207,9 @@ impl Reader {
     /// What became of one authorization, as of `anchor`. `watch` is what the last look at this payment left.
     pub async fn look_at(&self, anchor: &Anchor, subject: Subject<'_>, watch: &mut Watch, now: Timestamp) -> Finding {
         watch.keep_only(subject);
+        if let Err(error) = self.covers(subject.authorization.offer.network, anchor) {
+            return watch.failed(subject, error, now);
+        }
         let mut said = Vec::new();
         for source in &self.sources {
             match ask(source, anchor, subject, watch).await {

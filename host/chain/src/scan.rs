@@ -50,6 +50,7 @@ impl Reader {
         payers: &BTreeSet<Address>,
         (from, to): (u64, u64),
     ) -> Result<Scan, ReadError> {
+        self.covers(self.network(), anchor)?;
         let finalized = anchor.block().number;
         if from > to || to > finalized {
             return Err(ReadError::Range { from, to, finalized });

@@ -1,4 +1,4 @@
-//! The reader against a real chain: anvil with a real EIP-3009 token, started as the other suites start it.
+//! One story on a real chain, from payment to reorganisation.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -62,7 +62,7 @@ impl Anvil {
     fn start() -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/v2/chain.mjs");
         if !script.with_file_name("node_modules").join(".package-lock.json").exists() {
-            #[expect(clippy::disallowed_methods, reason = "whether a missing prerequisite is a failure")]
+            #[expect(clippy::disallowed_methods, reason = "in CI a missing prerequisite is a failure")]
             let required = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!required, "the test peers are not installed: run `tests/install tests`");
             eprintln!("skipped: the test peers are not installed: run `tests/install tests`");
@@ -113,6 +113,7 @@ impl Anvil {
         let data = format!("0x{}", hex::encode(data));
         let sent = json!([{"from": DEPLOYER, "to": USDC, "data": data, "gas": "0x30000"}]);
         let hash = self.call("eth_sendTransaction", sent).await;
+        self.call("evm_mine", json!([])).await;
         let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await;
         assert_eq!(receipt["status"], "0x1", "the token refused it");
         hash.as_str().unwrap().to_owned()
@@ -204,6 +205,8 @@ async fn story(anvil: &Anvil) {
         let subject = Subject { authorization: pay, created: at(0), transaction: hint };
         reader.look(subject, watch, at(seconds)).await
     };
+    // Blocks are made when the story says so, not some moment after a transaction.
+    anvil.call("evm_setAutomine", json!([false])).await;
     anvil.mine(10).await;
 
     // Not redeemed, redeemed, final.
