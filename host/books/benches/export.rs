@@ -1,5 +1,5 @@
 //! How many payments a second each export writes, on one core: `cargo bench -p countersign-books`.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark: a broken fixture must stop it")]
+#![expect(clippy::unwrap_used, reason = "a benchmark: a broken fixture must stop it")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -17,7 +17,7 @@ const PAYMENTS: u64 = 2_000;
 
 fn exports(c: &mut Criterion) {
     let payments: Vec<_> = (0..PAYMENTS)
-        .map(|n| common::payment(n, [State::Settled, State::Redeemable][usize::from(n % 10 == 0)], 1_000 + n))
+        .map(|n| common::payment(n, if n % 10 == 0 { State::Redeemable } else { State::Settled }, 1_000 + n))
         .collect();
     let mut group = c.benchmark_group("export");
     group.throughput(Throughput::Elements(PAYMENTS));

@@ -169,7 +169,7 @@ pub(crate) fn commodity(symbol: &str, token: Option<(&str, &str, &str)>) -> Stri
     if fits && !taken {
         return out;
     }
-    out.retain(|c| ends(c));
+    out.retain(ends);
     if !out.starts_with(|c: char| c.is_ascii_uppercase()) {
         out.insert(0, 'X');
     }

@@ -82,7 +82,7 @@ impl Story {
             for evidence in &answer.evidence {
                 let _infallible = write!(out, "     {}: ", evidence.name);
                 match evidence.said_by {
-                    None => text::visible(&mut out, &evidence.value, ""),
+                    None => text::visible(&mut out, &evidence.value, "“”"),
                     Some(who) => {
                         quote(&mut out, &evidence.value);
                         let _infallible = write!(out, " ({who}, untrusted)");
@@ -139,7 +139,7 @@ fn quoted(words: &str) -> String {
 /// A configured name, shown as it is.
 fn name(text: &str) -> String {
     let mut out = String::from("`");
-    text::visible(&mut out, text, "`");
+    text::visible(&mut out, text, "`“”");
     out.push('`');
     out
 }
@@ -351,7 +351,7 @@ fn cost(entry: &Entry<'_>, currency: &str) -> Answer {
         format!("Nothing. {} was asked.", both(asked))
     };
     let evidence = Proof::default()
-        .ours("atomic units signed for", Some(payment.facts.amount))
+        .ours("atomic units asked", Some(payment.facts.amount))
         .ours("atomic units redeemed", payment.state.is_spent().then_some(settled.amount))
         .ours("asset", Some(&payment.facts.asset))
         .ours("network", Some(&payment.facts.network));
@@ -361,20 +361,15 @@ fn cost(entry: &Entry<'_>, currency: &str) -> Answer {
 fn paid(entry: &Entry<'_>) -> Answer {
     let payment = entry.payment;
     let facts = &payment.facts;
-    let verb = if payment.state.is_spent() {
-        "was paid"
+    let payee = format!("{} on {}, for {}", name(&facts.pay_to), name(&facts.network), quoted(&facts.host));
+    let wallet = name(&facts.wallet);
+    let answer = if payment.state.is_spent() {
+        format!("{payee}, from wallet {wallet}.")
     } else if payment.state.is_open() {
-        "may still be paid"
+        format!("Nobody for certain; {payee} may have been, or may still be, from wallet {wallet}.")
     } else {
-        "would have been paid; nobody was"
+        format!("Nobody. It would have been {payee}, from wallet {wallet}.")
     };
-    let answer = format!(
-        "{} on {}, for {}, {verb}, from wallet {}.",
-        name(&facts.pay_to),
-        name(&facts.network),
-        quoted(&facts.host),
-        name(&facts.wallet)
-    );
     let evidence = Proof::default()
         .ours("payee", Some(&facts.pay_to))
         .ours("payer", payment.authorization.as_ref().map(|a| a.from))
@@ -457,7 +452,7 @@ fn useful(entry: &Entry<'_>) -> Answer {
         let separator = if answer.is_empty() { "" } else { " " };
         let _infallible = write!(
             answer,
-            "{separator}{who} {} said {} on {}.",
+            "{separator}{who} {} said `{}` on {}.",
             name(&report.by),
             report.used.as_str(),
             moment(report.at)

@@ -1,4 +1,5 @@
 //! Double entry, read back by beancount and hledger themselves.
+#![expect(clippy::unwrap_used, reason = "test support: a broken fixture must fail the test loudly")]
 
 mod common;
 mod hostile;

@@ -1,4 +1,9 @@
 //! Reconciliation: worlds whose truth is known, one corruption each, and exactly that is reported.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test support: a broken fixture must fail the test loudly"
+)]
 
 mod common;
 

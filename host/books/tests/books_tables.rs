@@ -1,4 +1,5 @@
 //! CSV, FOCUS and JSON lines, read back by Python's own readers.
+#![expect(clippy::unwrap_used, reason = "test support: a broken fixture must fail the test loudly")]
 
 mod common;
 mod hostile;

@@ -1,5 +1,6 @@
 //! What a reconciliation found, as totals, a table and JSON.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -110,7 +111,7 @@ impl Report {
         let mut out = String::new();
         aligned(&mut out, &table);
         let mut open: Vec<_> = self.findings.iter().filter(|finding| finding.verdict > Verdict::Clean).collect();
-        open.sort_by(|a, b| b.verdict.cmp(&a.verdict));
+        open.sort_by_key(|finding| Reverse(finding.verdict));
         if !open.is_empty() {
             let mut table = vec![["verdict", "class", "payment", "amount", "transaction", "why"].map(str::to_owned)];
             for finding in open {

@@ -1,5 +1,10 @@
 //! Payments whose every word is chosen by somebody hostile, and what each says, told independently of the exports.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test support: a broken fixture must fail the test loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support: a broken fixture must fail the test loudly"
+)]
 #![allow(dead_code, reason = "each suite uses its part")]
 #![allow(clippy::allow_attributes, reason = "what is unused differs between suites, so nothing can be expected")]
 
