@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_audit::note::{Checkpoint, NoteError, SigningKey, VerifyingKey};
 use countersign_audit::tlog;
-use countersign_core::ledger::{Ledger, LedgerError, Suspension, SuspensionScope};
+use countersign_core::ledger::{KeptCheckpoint, Ledger, LedgerError, Suspension, SuspensionScope};
 use countersign_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -70,6 +70,7 @@ fn file_error(path: &Path) -> impl Fn(io::Error) -> LogError + '_ {
 pub struct Log {
     key: SigningKey,
     anchor: Option<PathBuf>,
+    turn: tokio::sync::Mutex<()>,
     /// False while the ledger is not known to extend what the anchor remembers.
     extends: AtomicBool,
 }
@@ -89,7 +90,7 @@ impl Log {
             }
         };
         let key = SigningKey::from_seed(&origin(store_id), &seed)?;
-        Ok(Self { key, anchor: config.anchor.clone(), extends: AtomicBool::new(true) })
+        Ok(Self { key, anchor: config.anchor.clone(), turn: tokio::sync::Mutex::default(), extends: AtomicBool::new(true) })
     }
 
     /// The key that checks what this one signs.
@@ -135,10 +136,12 @@ impl Log {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn checkpoint(&self, ledger: &dyn Ledger) -> Result<Option<String>, LogError> {
+    pub async fn checkpoint(&self, ledger: &dyn Ledger) -> Result<Option<KeptCheckpoint>, LogError> {
+        // One at a time: the anchor's lines are in the order of their sizes.
+        let _turn = self.turn.lock().await;
         let head = ledger.tree_head().await?;
         let last = ledger.checkpoints(1).await?.into_iter().next();
-        if let Some(last) = last.filter(|note| size_of(note) == Some(head.size)) {
+        if let Some(last) = last.filter(|last| last.size == head.size) {
             return Ok(Some(last));
         }
         if head.size == 0 {
@@ -151,7 +154,7 @@ impl Log {
         {
             append(path, &note).map_err(file_error(path))?;
         }
-        Ok(Some(note))
+        Ok(Some(KeptCheckpoint { size: head.size, note }))
     }
 
     /// Whether the anchor may follow the ledger: it extends what the anchor has, or a person lifted the stop.
@@ -170,12 +173,6 @@ impl Log {
 /// A log's name: of one store, for ever.
 fn origin(store_id: [u8; 16]) -> String {
     format!("countersign-{}", hex::encode(store_id))
-}
-
-/// The size in a checkpoint of ours.
-#[must_use]
-pub fn size_of(note: &str) -> Option<u64> {
-    note.lines().nth(1)?.parse().ok()
 }
 
 fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, LogError> {

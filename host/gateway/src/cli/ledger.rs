@@ -13,7 +13,7 @@ use countersign_audit::verify::{Verifier, checkpoint_line};
 use countersign_books::reconcile as transfer_list;
 use countersign_books::reconcile::Verdict;
 use countersign_core::evm::Address;
-use countersign_core::ledger::{Ledger, PaymentView};
+use countersign_core::ledger::{KeptCheckpoint, Ledger, PaymentView};
 use countersign_core::seams::Clock;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::Network;
@@ -146,8 +146,7 @@ async fn records(export: &Export) -> Outcome {
     }
     let config = inspect(&export.common)?;
     let ledger = store::open_read_only(&config)?;
-    let note = newest(&ledger).await?;
-    let size = log::size_of(&note).ok_or_else(|| Failure::new("the ledger's newest checkpoint is damaged"))?;
+    let KeptCheckpoint { size, note } = newest(&ledger).await?;
     let mut out = open_out(export.out.as_deref())?;
     let mut done = 0_u64;
     while done < size {
@@ -171,7 +170,7 @@ async fn records(export: &Export) -> Outcome {
     Ok(())
 }
 
-async fn newest(ledger: &dyn Ledger) -> Result<String, Failure> {
+async fn newest(ledger: &dyn Ledger) -> Result<KeptCheckpoint, Failure> {
     ledger.checkpoints(1).await?.into_iter().next().ok_or_else(|| {
         Failure::new("no checkpoint was signed yet").hint("`countersign serve` signs one within seconds of a record")
     })
@@ -221,9 +220,9 @@ fn check(verify: &Verify) -> Outcome {
 async fn checkpoint(listing: &Listing) -> Outcome {
     let config = inspect(&listing.common)?;
     let ledger = store::open_read_only(&config)?;
-    let note = newest(&ledger).await?;
+    let KeptCheckpoint { size, note } = newest(&ledger).await?;
     if listing.json {
-        say(format_args!("{:#}", json!({"checkpoint": note, "size": log::size_of(&note)})));
+        say(format_args!("{:#}", json!({"checkpoint": note, "size": size})));
     } else {
         say(note.trim_end());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_audit::verify::{checkpoint_line, partial_line};
 use countersign_core::id::PaymentId;
+use countersign_core::ledger::KeptCheckpoint;
 use countersign_core::time::Timestamp;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
@@ -20,7 +21,7 @@ use crate::egress::CallError;
 use crate::problem::{Code, Problem};
 use crate::purchase::full;
 use crate::state::Gateway;
-use crate::{books, log, reconcile};
+use crate::{books, reconcile};
 
 /// Pages of an export that may wait for a slow reader.
 const AHEAD: usize = 2;
@@ -57,8 +58,7 @@ pub(super) fn export(
 /// `GET /v1/audit/checkpoint`: what the records are, signed. Whoever keeps it can later be shown that nothing
 /// before it was changed.
 pub(super) async fn checkpoint(gateway: &Gateway) -> Result<Answer, Problem> {
-    let note = signed(gateway).await?;
-    let size = log::size_of(&note);
+    let KeptCheckpoint { size, note } = signed(gateway).await?;
     Ok(json(StatusCode::OK, &value!({"checkpoint": note, "key": gateway.log.verifier().to_string(), "size": size})))
 }
 
@@ -75,8 +75,7 @@ pub(super) async fn proof(gateway: &Gateway, query: &[(String, String)]) -> Resu
         "record" => vec![wanted.parse().map_err(|_| bad("record: a number from 1"))?],
         _ => return Err(bad("name one payment=pay_… or one record=N")),
     };
-    let note = signed(gateway).await?;
-    let size = log::size_of(&note).unwrap_or_default();
+    let KeptCheckpoint { size, note } = signed(gateway).await?;
     let mut lines = String::new();
     for record in records.into_iter().filter(|record| (1..=size).contains(record)) {
         let line = gateway.ledger.records(record.saturating_sub(1), 1).await?.pop();
@@ -98,7 +97,7 @@ pub(super) async fn proof(gateway: &Gateway, query: &[(String, String)]) -> Resu
 }
 
 /// The newest checkpoint, over everything that is recorded by now.
-async fn signed(gateway: &Gateway) -> Result<String, Problem> {
+async fn signed(gateway: &Gateway) -> Result<KeptCheckpoint, Problem> {
     let signed = gateway.log.checkpoint(&*gateway.ledger).await;
     let note = signed.map_err(|e| Problem::new(Code::LedgerUnavailable, e.to_string()))?;
     note.ok_or_else(|| not_found("record yet"))
