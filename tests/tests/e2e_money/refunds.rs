@@ -19,7 +19,7 @@ fn refunded(scene: &Scene, payment: &str, times: usize) -> Value {
     let booked = |p: &Value| p["state"] == "refunded" && p["refunds"].as_array().map(Vec::len) == Some(times);
     let found = wait_for(PATIENCE, || {
         reconcile(scene);
-        Some(scene.payment(payment)).filter(|p| booked(p))
+        Some(scene.payment(payment)).filter(&booked)
     });
     found.unwrap_or_else(|| panic!("not {times} refunds: {:#}", scene.payment(payment)))
 }
