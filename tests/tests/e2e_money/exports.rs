@@ -1,7 +1,6 @@
 //! The books: complete, the same at every door, and nobody else's text breaks out of its place.
 
 use super::*;
-use countersign_tests::http::Response;
 use std::{collections::BTreeMap, fs};
 
 const FORMATS: [(&str, &str); 5] = [
@@ -18,15 +17,19 @@ const PURPOSE: &str = "=HYPERLINK(\"http://evil.example\";\"x\")\r\n@cmd|' /C ca
 /// Characters that must never be in a file as they are, beside line ends.
 const HIDDEN: [char; 6] = ['\u{1b}', '\u{202e}', '\u{2028}', '\u{0}', '\u{8}', '\u{7f}'];
 
-/// Four purchases of 0.001 USDC that the chain proves, one of them with hostile text, and one in doubt.
+/// What was paid for what [`sold`] bought, in millionths.
+const PAID: u64 = 42_000;
+
+/// Four purchases that the chain proves, two of 0.001 USDC and two of 0.02 with hostile text, and one in doubt.
 fn sold() -> Scene {
     let scene = Scene::new(&["honest", "talks-to-the-model", KEEPER]);
     for _ in 0..2 {
         scene.settled("honest");
     }
+    scene.seller("talks-to-the-model").set_price(FORMULA, 20_000);
     let url = scene.seller("talks-to-the-model").url(FORMULA);
     for more in [json!({"purpose": PURPOSE}), json!({"purpose": "-2+3"})] {
-        let payment = bought(&scene.agent().fetch(&url, more), "0.001");
+        let payment = bought(&scene.agent().fetch(&url, more), "0.02");
         scene.until(&payment, "settled");
     }
     scene.doubtful();
@@ -104,7 +107,7 @@ fn the_books_say_what_was_paid() {
     let scene = sold();
     let paid: u128 = scene.world.new_redemptions().values().map(|redemption| redemption.value).sum();
     let paid = u64::try_from(paid).unwrap();
-    assert_eq!(paid, 4_000);
+    assert_eq!(paid, PAID);
 
     let csv = records(&exported(&scene, "format=csv"));
     assert_eq!(csv.len(), 5);
@@ -131,10 +134,8 @@ fn the_books_say_what_was_paid() {
         let journal = exported(&scene, &format!("format={format}"));
         // What is in doubt is no expense.
         let expenses = journal.lines().filter_map(|line| {
-            let mut words = line.trim_start().to_lowercase();
-            words = words.strip_prefix("expenses:")?.to_owned();
-            let amount = words.split_whitespace().nth(1)?.to_owned();
-            Some(micros(&json!(amount)))
+            let posting = line.trim_start().strip_prefix("Expenses:")?;
+            Some(micros(&json!(posting.split_whitespace().nth(1)?)))
         });
         assert_eq!(expenses.sum::<u64>(), paid, "{format}: {journal}");
     }
@@ -167,7 +168,7 @@ fn rule_23_foreign_text_stays_on_its_line_and_is_no_formula() {
         }
         let alone = file.replace("\r\n", "\n");
         assert!(!alone.contains('\r'), "{format} has half a line end in it");
-        assert!(file.contains("HYPERLINK") || format == "focus", "{format} lost the purpose");
+        assert!(file.contains("HYPERLINK"), "{format} lost the purpose");
     }
     for format in ["csv", "focus"] {
         let file = exported(&scene, &format!("format={format}"));
