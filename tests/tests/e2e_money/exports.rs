@@ -196,7 +196,9 @@ fn rule_23_foreign_text_stays_on_its_line_and_is_no_formula() {
             let ours = line.is_empty()
                 || line.starts_with(' ')
                 || line.starts_with(|c: char| c.is_ascii_digit())
-                || ["option ", "decimal-mark ", "account ", "commodity ", "plugin ", ";"].iter().any(|w| line.starts_with(w));
+                || ["option ", "decimal-mark ", "account ", "commodity ", "plugin ", ";"]
+                    .iter()
+                    .any(|w| line.starts_with(w));
             assert!(ours, "{format}: {line:?}");
         }
     }

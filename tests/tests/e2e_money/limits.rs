@@ -19,13 +19,16 @@ fn priced(config: Config, as_of: Timestamp, margin: &str) -> Config {
 fn a_price_that_moves_counts_with_its_margin_rounded_up() {
     // 0.001 USDC are 0.0011 USD, and with the margin of a twentieth of a per cent 0.00110055.
     for (margin, value, micros) in [("0%", "0.0011", 1_100), ("0.05%", "0.001101", 1_101), ("2%", "0.001122", 1_122)] {
-        let scene =
-            Scene::with(&["honest"], 2, |config, world| priced(config, world.world().chain().now(), margin));
+        let scene = Scene::with(&["honest"], 2, |config, world| priced(config, world.world().chain().now(), margin));
         let payment = bought(&scene.fetch("honest", json!({})), value);
         let view = scene.until(&payment, "settled");
         assert_eq!((&view["amount"]["value"], &view["amount"]["currency"]), (&json!(value), &json!("USD")));
         assert_eq!((scene.caps(), scene.wallet()), ((0, micros), (0, micros)), "{margin}");
-        assert_eq!(scene.world.world().balance(scene.seller("honest").pay_to()), 1_000, "the price on the chain is the same");
+        assert_eq!(
+            scene.world.world().balance(scene.seller("honest").pay_to()),
+            1_000,
+            "the price on the chain is the same"
+        );
     }
 }
 

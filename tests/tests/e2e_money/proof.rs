@@ -65,8 +65,7 @@ fn what_one_of_two_nodes_does_not_know_is_not_settled() {
 #[test]
 fn an_endpoint_named_twice_does_not_vouch_for_itself() {
     let (status, log) = Gateway::refused(
-        Config::new(plain())
-            .set(&["network", NETWORK, "rpc"], vec!["http://127.0.0.1:9", "http://127.0.0.1:9"]),
+        Config::new(plain()).set(&["network", NETWORK, "rpc"], vec!["http://127.0.0.1:9", "http://127.0.0.1:9"]),
     );
     assert!(!status.success());
     assert!(log.contains("127.0.0.1:9"), "it does not say which: {log}");
@@ -74,8 +73,7 @@ fn an_endpoint_named_twice_does_not_vouch_for_itself() {
 
 #[test]
 fn a_reorganised_payment_is_unknown_until_it_is_redeemed_again() {
-    let mut scene =
-        Scene::with(&["honest"], 2, |config, _| config.set(&["network", NETWORK, "finality-blocks"], 40));
+    let mut scene = Scene::with(&["honest"], 2, |config, _| config.set(&["network", NETWORK, "finality-blocks"], 40));
     let answer = scene.fetch("honest", json!({}));
     let payment = bought(&answer, "0.001");
     let first = hex32::parse(header(&answer, "countersign-transaction")).unwrap();

@@ -186,10 +186,9 @@ fn a_proof_shows_the_records_of_one_payment() {
     assert!(proven.contains(&payment) && !proven.contains(&other), "{proven}");
     fs::write(scene.gateway.dir().join("good.proof"), &proven).unwrap();
     said(&verify(&scene, "good.proof", &key, &[]));
-    for (name, changed) in [
-        ("changed.proof", proven.replacen("scout", "scour", 1)),
-        ("foreign.proof", proven.replace(&payment, &other)),
-    ] {
+    for (name, changed) in
+        [("changed.proof", proven.replacen("scout", "scour", 1)), ("foreign.proof", proven.replace(&payment, &other))]
+    {
         assert_ne!(changed, proven, "{name}");
         fs::write(scene.gateway.dir().join(name), changed).unwrap();
         failed(&verify(&scene, name, &key, &[]));

@@ -104,7 +104,8 @@ fn bodies_ids_and_roles_are_checked() {
     let bob = Client::new(&scene.gateway.admin_url, OTHER_TOKEN);
     let nobody = Client::new(&scene.gateway.admin_url, "nobody");
     let contest = json!({"why": "w", "evidence_base64": ""});
-    for (what, good) in [("refunds", back("0.0005", "CN-1")), ("dispute", contest), ("dispute/end", json!({"why": "w"}))]
+    for (what, good) in
+        [("refunds", back("0.0005", "CN-1")), ("dispute", contest), ("dispute/end", json!({"why": "w"}))]
     {
         let path = format!("/v1/payments/{payment}/{what}");
         refused(&bob.post(&path, &good), 403);
@@ -125,7 +126,9 @@ fn bodies_ids_and_roles_are_checked() {
         refused(&tell(&scene, &payment, what, &more), 400);
         refused(&scene.operator().request("POST", &path).body("{").send(), 400);
     }
-    for amount in ["", "x", "-0.0005", "1e-4", "0,0005", "0x1", "0.0000001", "99999999999999999999999999999999999999999"] {
+    for amount in
+        ["", "x", "-0.0005", "1e-4", "0,0005", "0x1", "0.0000001", "99999999999999999999999999999999999999999"]
+    {
         refused(&tell(&scene, &payment, "refunds", &back(amount, "CN-1")), 400);
     }
     let nothing = tell(&scene, &payment, "refunds", &back("0", "CN-1"));

@@ -188,7 +188,9 @@ impl Shop {
                 let body = Content::dripping("slow and steady ".repeat(16));
                 Ok(self.delivered(with_content(StatusCode::OK, "text/plain", body), &receipt))
             }
-            Paid::Goods | Paid::NoReceipt | Paid::KeepAndHangUp | Paid::FakeReceipt | Paid::Elsewhere => Ok(self.delivered(goods, &receipt)),
+            Paid::Goods | Paid::NoReceipt | Paid::KeepAndHangUp | Paid::FakeReceipt | Paid::Elsewhere => {
+                Ok(self.delivered(goods, &receipt))
+            }
         }
     }
 
