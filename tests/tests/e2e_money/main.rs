@@ -37,6 +37,8 @@ mod exports;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod proof;
 #[cfg(test)]
 mod records;
