@@ -110,6 +110,32 @@ fn rule_11_a_restored_ledger_signs_nothing_until_an_operator_lifts_the_stop() {
 }
 
 #[test]
+fn rule_11_an_operators_own_stop_does_not_make_the_anchor_follow() {
+    let (mut scene, _elsewhere, anchor) = anchored();
+    scene.settled("honest");
+    let old = backup(&mut scene);
+    scene.gateway.restart();
+    scene.settled("honest");
+    assert!(scene.gateway.terminate().success());
+    restore(&mut scene, old.path());
+    let remembered = fs::read(&anchor).unwrap();
+    scene.gateway.restart();
+    stopped(&scene);
+
+    // Somebody stops everything for a reason of his own: nobody has compared anything yet.
+    assert_eq!(scene.operator().post("/v1/suspend", &json!({"reason": "drill"})).status, 200);
+    let size = || scene.operator().get("/v1/audit/checkpoint").json()["size"].as_u64();
+    let before = size();
+    refusal(&scene.fetch("honest", json!({"purchase_id": "three"})), 403, "suspended");
+    assert_eq!(scene.operator().post("/v1/suspend", &json!({"agent": "nobody", "reason": "drill"})).status, 200);
+    let signed = wait_for(PATIENCE, || (size() > before).then_some(()));
+    assert!(signed.is_some(), "nothing new was signed for");
+    assert!(fs::read(&anchor).unwrap() == remembered, "the anchor follows the restored ledger");
+    scene.gateway.restart();
+    stopped(&scene);
+}
+
+#[test]
 fn rule_11_a_new_ledger_beside_a_used_anchor_signs_nothing() {
     let (mut scene, _elsewhere, anchor) = anchored();
     scene.settled("honest");

@@ -108,6 +108,20 @@ fn rule_07_without_a_node_nothing_is_ever_freed() {
 }
 
 #[test]
+fn rule_07_nodes_that_are_added_while_it_runs_free_what_waited_for_them() {
+    let mut scene = Scene::with(&[KEEPER], 0, |config, _| config);
+    let Doubtful { payment, valid_before, .. } = scene.doubtful();
+    scene.chain().mine_at(valid_before);
+    scene.stays(&payment, "unknown");
+    let nodes = [0, 1].map(|_| Node::before(scene.world.world().rpc_url()));
+    let urls: Vec<String> = nodes.iter().zip(HOSTS).map(|(node, host)| node.url(host)).collect();
+    let config = scene.gateway.config().set(&["network", NETWORK, "rpc"], urls);
+    scene.gateway.write_config(config.set(&["network", NETWORK, "finality-blocks"], 0));
+    scene.until(&payment, "failed");
+    assert_eq!(figures(&scene), FREE);
+}
+
+#[test]
 fn rule_07_a_node_that_lies_keeps_it_held() {
     let mut scene = Scene::new(&[KEEPER]);
     let behind = scene.chain().head().number;
