@@ -255,3 +255,148 @@ pub fn verifier(text: &str) -> Result<VerifyingKey, String> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use countersign_core::ledger::Note;
+    use countersign_ledger::{Options, SqliteLedger};
+
+    use super::*;
+    use crate::config::Store;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+
+    struct Desk {
+        folder: tempfile::TempDir,
+        config: config::Ledger,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap();
+            let config = config::Ledger {
+                store: Store::Sqlite { path: folder.path().join("l.db") },
+                log_key: folder.path().join("l.db.log-key"),
+                anchor: Some(folder.path().join("anchor")),
+            };
+            Self { folder, config }
+        }
+
+        fn ledger(&self, file: &str) -> SqliteLedger {
+            SqliteLedger::open(&self.folder.path().join(file), Options::new([1; 32], [2; 16]), NOW).unwrap()
+        }
+
+        fn log(&self) -> Log {
+            Log::open(&self.config, [2; 16], [7; 32]).unwrap()
+        }
+
+        fn anchored(&self) -> Vec<u64> {
+            let text = fs::read_to_string(self.config.anchor.as_ref().unwrap()).unwrap_or_default();
+            let size = |line: &str| {
+                let note: Value = serde_json::from_str(line).unwrap();
+                note["checkpoint"].as_str().unwrap().lines().nth(1).unwrap().parse().unwrap()
+            };
+            text.lines().map(size).collect()
+        }
+    }
+
+    async fn record(ledger: &SqliteLedger, what: &str) {
+        let note = Note { kind: "test", by: String::new(), body: json!({ "what": what }), at: NOW };
+        ledger.note(note).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_is_kept_anchored_and_signed_once() {
+        let desk = Desk::new();
+        let (ledger, log) = (desk.ledger("l.db"), desk.log());
+        record(&ledger, "a").await;
+        let first = log.checkpoint(&ledger).await.unwrap().unwrap();
+        assert_eq!(log.checkpoint(&ledger).await.unwrap().unwrap(), first);
+        let opened = Checkpoint::open(&first.note, log.verifier()).unwrap();
+        let head = ledger.tree_head().await.unwrap();
+        assert_eq!((opened.size, opened.root, opened.size), (head.size, head.root, first.size));
+        record(&ledger, "b").await;
+        let second = log.checkpoint(&ledger).await.unwrap().unwrap();
+        assert_eq!(desk.anchored(), [first.size, second.size]);
+        assert_eq!(ledger.checkpoints(9).await.unwrap(), [second, first]);
+        for file in ["l.db.log-key", "anchor"] {
+            assert_eq!(fs::metadata(desk.folder.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        // The same key over a restart, and the anchor is extended.
+        assert_eq!(desk.log().verifier(), log.verifier());
+        assert_eq!(desk.log().compare(&ledger, NOW).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_does_not_extend_its_anchor_is_stopped_until_a_person_lifts_it() {
+        let desk = Desk::new();
+        let ledger = desk.ledger("l.db");
+        record(&ledger, "a").await;
+        record(&ledger, "b").await;
+        desk.log().checkpoint(&ledger).await.unwrap();
+        let before = desk.anchored();
+        // Another ledger of the same name and key: shorter first, then longer with another history.
+        let other = desk.ledger("other.db");
+        record(&other, "x").await;
+        let log = desk.log();
+        let stop = log.compare(&other, NOW).await.unwrap().unwrap();
+        assert!(stop.reason.contains("its anchor remembers"), "{}", stop.reason);
+        assert_eq!(other.suspensions().await.unwrap(), [stop]);
+        for n in 0..9 {
+            record(&other, &n.to_string()).await;
+        }
+        let stop = desk.log().compare(&other, NOW).await.unwrap().unwrap();
+        assert!(stop.reason.contains("another history"), "{}", stop.reason);
+        // What is signed meanwhile does not reach the anchor; after the stop is lifted it does.
+        log.checkpoint(&other).await.unwrap().unwrap();
+        assert_eq!(desk.anchored(), before);
+        other.resume(SuspensionScope::All, "alice".to_owned(), NOW).await.unwrap();
+        let accepted = log.checkpoint(&other).await.unwrap().unwrap();
+        assert_eq!(desk.anchored().last(), Some(&accepted.size));
+        assert_eq!(desk.log().compare(&other, NOW).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_anchor_is_read_to_its_last_whole_line() {
+        let desk = Desk::new();
+        let ledger = desk.ledger("l.db");
+        record(&ledger, "a").await;
+        desk.log().checkpoint(&ledger).await.unwrap();
+        let anchor = desk.config.anchor.clone().unwrap();
+        let mut file = OpenOptions::new().append(true).open(&anchor).unwrap();
+        file.write_all(b"{\"checkpoint\":\"cut o").unwrap();
+        assert_eq!(desk.log().compare(&ledger, NOW).await.unwrap(), None);
+        record(&ledger, "b").await;
+        desk.log().checkpoint(&ledger).await.unwrap();
+        assert_eq!(desk.anchored().len(), 2, "the unfinished line is gone");
+        fs::write(&anchor, "{\"checkpoint\":\"not a note\"}\n").unwrap();
+        let stop = desk.log().compare(&ledger, NOW).await.unwrap().unwrap();
+        assert!(stop.reason.contains("is not of this ledger and key"), "{}", stop.reason);
+        fs::write(&anchor, "nonsense\n").unwrap();
+        assert!(matches!(desk.log().compare(&ledger, NOW).await, Err(LogError::File(..))));
+    }
+
+    #[test]
+    fn a_key_that_is_not_one_or_not_private_is_refused() {
+        let desk = Desk::new();
+        fs::write(&desk.config.log_key, "short\n").unwrap();
+        let open = || Log::open(&desk.config, [2; 16], [7; 32]).map(drop).unwrap_err().to_string();
+        fs::set_permissions(&desk.config.log_key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(open().contains("l.db.log-key"), "{}", open());
+        fs::set_permissions(&desk.config.log_key, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(open().contains("64 hex digits"), "{}", open());
+    }
+
+    #[test]
+    fn a_verifier_is_a_key_or_a_file() {
+        let desk = Desk::new();
+        let key = desk.log().verifier().to_string();
+        assert_eq!(verifier(&key).unwrap().to_string(), key);
+        let file = desk.folder.path().join("key");
+        fs::write(&file, format!("{key}\n")).unwrap();
+        assert_eq!(verifier(file.to_str().unwrap()).unwrap().to_string(), key);
+        assert!(verifier("nothing").unwrap_err().contains("neither a key"));
+    }
+}

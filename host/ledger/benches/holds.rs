@@ -9,7 +9,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     dead_code,
     reason = "a measurement that cannot be made stops"
 )]
