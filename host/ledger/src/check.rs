@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use countersign_core::budget::Ring;
+use countersign_core::budget::{HOST, Ring};
+use countersign_core::id::PaymentId;
+use countersign_core::ledger::{Refund, RefundSource};
+use countersign_core::money::Atomic;
 use countersign_core::payment::{State, TRANSITIONS};
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 
 use crate::audit::record_hash;
+use crate::life::atomic;
 use crate::open::{OpenError, reader};
+use crate::refunds;
 use crate::schema;
 use crate::sql::{Answer, all};
 
@@ -144,6 +149,8 @@ pub fn check_integrity(path: &Path) -> Result<Integrity, OpenError> {
     counters(&tx, &mut found)?;
     buckets(&tx, &mut found)?;
     states(&tx, &mut found)?;
+    settled(&tx, &mut found)?;
+    refunded(&tx, &mut found)?;
     let file = all(&tx, "PRAGMA integrity_check", [], |r| r.get::<_, String>(0))?;
     found.file.extend(file.into_iter().filter(|line| line != "ok"));
     let keys = all(&tx, "PRAGMA foreign_key_check", [], |r| r.get::<_, String>(0))?;
@@ -154,10 +161,10 @@ pub fn check_integrity(path: &Path) -> Result<Integrity, OpenError> {
 fn counters(conn: &Connection, found: &mut Integrity) -> Answer<()> {
     let sql = "WITH h AS (SELECT budget,win,
                  sum(CASE WHEN open=1 AND aged=0 THEN amount ELSE 0 END) AS held,
-                 sum(CASE WHEN open=0 THEN settled ELSE 0 END) AS spent FROM hold GROUP BY budget,win),
+                 sum(CASE WHEN open=0 THEN settled-refunded ELSE 0 END) AS spent FROM hold GROUP BY budget,win),
                s AS (SELECT budget,sum(spent) AS spent FROM bucket GROUP BY budget)
                SELECT b.owner||'/'||b.name,w.win,w.lim,w.held,w.spent,coalesce(h.held,0),
-                 CASE WHEN b.kind=1 THEN coalesce(s.spent,0) ELSE coalesce(h.spent,0) END
+                 CASE WHEN b.kind=1 THEN coalesce(s.spent,0) ELSE coalesce(h.spent,0)+w.seeded END
                FROM budget_window w JOIN budget b ON b.id=w.budget
                LEFT JOIN h ON h.budget=w.budget AND h.win=w.win LEFT JOIN s ON s.budget=w.budget";
     type Row = (String, u64, u64, u64, u64, u64, u64);
@@ -177,11 +184,12 @@ fn counters(conn: &Connection, found: &mut Integrity) -> Answer<()> {
 }
 
 fn buckets(conn: &Connection, found: &mut Integrity) -> Answer<()> {
-    let sql = "SELECT budget,bucket,sum(CASE WHEN open=0 THEN settled WHEN aged=1 THEN amount ELSE 0 END)
+    let sql = "SELECT budget,bucket,sum(CASE WHEN open=0 THEN settled-refunded WHEN aged=1 THEN amount ELSE 0 END)
                FROM hold WHERE bucket IS NOT NULL GROUP BY budget,bucket";
     let read = |r: &rusqlite::Row<'_>| Ok(((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?), r.get::<_, u64>(2)?));
     let true_ones: BTreeMap<_, _> = all(conn, sql, [], read)?.into_iter().collect();
-    let stored: BTreeMap<_, _> = all(conn, "SELECT budget,start,spent FROM bucket", [], read)?.into_iter().collect();
+    let stored: BTreeMap<_, _> =
+        all(conn, "SELECT budget,start,spent-seeded FROM bucket", [], read)?.into_iter().collect();
     let sql = "SELECT b.id,b.width,w.mark FROM budget b JOIN budget_window w ON w.budget=b.id WHERE b.kind=1";
     let marks = all(conn, sql, [], |r| Ok((r.get::<_, [u8; 16]>(0)?, (r.get::<_, u32>(1)?, r.get::<_, u64>(2)?))))?;
     let marks: BTreeMap<_, _> = marks.into_iter().collect();
@@ -207,11 +215,84 @@ fn buckets(conn: &Connection, found: &mut Integrity) -> Answer<()> {
     Ok(())
 }
 
+/// What a settled or released hold came to must follow from what was redeemed.
+fn settled(conn: &Connection, found: &mut Integrity) -> Answer<()> {
+    let sql = "SELECT h.payment,h.amount,h.settled,b.unit,p.amount,p.redeemed,p.state
+               FROM hold h JOIN payment p ON p.id=h.payment JOIN budget b ON b.id=h.budget WHERE h.open=0";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(r) = rows.next()? {
+        let id: [u8; 16] = r.get(0)?;
+        let (amount, settled): (u64, u64) = (r.get(1)?, r.get(2)?);
+        let (counts, redeemed): (bool, Option<[u8; 32]>) = (r.get(3)?, r.get(5)?);
+        let spent = State::from_number(r.get(6)?).is_some_and(State::is_spent);
+        let due = match redeemed {
+            Some(_) if spent && counts => amount,
+            Some(redeemed) if spent => atomic(&redeemed)?.share_up(atomic(&r.get(4)?)?, amount),
+            _ => 0,
+        };
+        if settled != due {
+            let id = hex::encode(id);
+            found.states.push(format!("pay_{id}: a hold of {amount} came to {settled}; what was redeemed says {due}"));
+        }
+    }
+    Ok(())
+}
+
+/// Refunds must belong to their payment's state, and what was credited for them must follow from them.
+fn refunded(conn: &Connection, found: &mut Integrity) -> Answer<()> {
+    let sql = "SELECT id,state,redeemed,txhash IS NOT NULL AND evidence IS NOT NULL FROM payment p
+               WHERE state IN (7,9,10) OR EXISTS(SELECT 1 FROM refund r WHERE r.payment=p.id)";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(r) = rows.next()? {
+        let id: [u8; 16] = r.get(0)?;
+        let state = State::from_number(r.get(1)?);
+        let mut wrong = |why: &str| found.states.push(format!("pay_{}: {why}", hex::encode(id)));
+        let Some(redeemed) = r.get::<_, Option<[u8; 32]>>(2)?.filter(|_| state.is_some_and(State::is_spent)) else {
+            wrong("something came back of what was never proven redeemed");
+            continue;
+        };
+        if !r.get::<_, bool>(3)? {
+            wrong("its redemption is proven by nothing");
+        }
+        let redeemed = atomic(&redeemed)?;
+        let refunds = refunds::of(conn, PaymentId::from_bytes(id))?;
+        let sum = |chain_only: bool| {
+            let counts = |r: &&Refund| !chain_only || matches!(r.source, RefundSource::Chain { .. });
+            refunds.iter().filter(counts).fold(0_u128, |sum, r| sum.saturating_add(r.amount.get()))
+        };
+        if sum(false) > redeemed.get() {
+            wrong("more came back than was redeemed");
+        }
+        let belongs = match state {
+            Some(State::Settled) => refunds.is_empty(),
+            Some(State::Refunded) => !refunds.is_empty(),
+            _ => true,
+        };
+        if !belongs {
+            wrong("its refunds do not belong to its state");
+        }
+        let sql = "SELECT h.settled,h.refunded,b.unit=0 AND b.owner<>?2 FROM hold h JOIN budget b ON b.id=h.budget
+                   WHERE h.payment=?1 AND h.open=0";
+        let holds =
+            all(conn, sql, (id, HOST), |r| Ok((r.get::<_, u64>(0)?, r.get::<_, u64>(1)?, r.get::<_, bool>(2)?)))?;
+        for (settled, credited, may) in holds {
+            // In a rolling window it is less, once the spending has left.
+            let most = if may { Atomic::new(sum(true)).share_down(redeemed, settled) } else { 0 };
+            if credited > most {
+                wrong(&format!("{credited} credited of {settled}; what came back allows {most}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn states(conn: &Connection, found: &mut Integrity) -> Answer<()> {
     let sql = "SELECT p.id,p.state,p.version,p.payload IS NOT NULL,s.n,s.state,
                  (SELECT count(*) FROM hold h WHERE h.payment=p.id AND h.open=1),
                  (SELECT count(*) FROM hold h WHERE h.payment=p.id AND h.open=0),
-                 (SELECT a.state FROM approval a WHERE a.id=p.approval)
+                 (SELECT a.state FROM approval a WHERE a.id=p.approval), s.event
                FROM payment p LEFT JOIN step s ON s.payment=p.id ORDER BY p.id,s.n";
     let short = "SELECT id FROM payment p WHERE version IS NOT (SELECT max(n) FROM step s WHERE s.payment=p.id)";
     for id in all(conn, short, [], |r| r.get::<_, [u8; 16]>(0))? {
@@ -233,9 +314,13 @@ fn states(conn: &Connection, found: &mut Integrity) -> Answer<()> {
         };
         let before = last.filter(|(of, _)| *of == id).map(|(_, state)| state);
         let first = matches!(step, State::Denied | State::Review | State::Signed);
-        let legal = match before {
-            None => n == 0 && first,
-            Some(from) => TRANSITIONS.iter().any(|t| t.from == from && t.to == step),
+        let event: Option<String> = r.get(9)?;
+        let legal = match (before, &event) {
+            (None, event) => n == 0 && first && event.is_none(),
+            (Some(from), Some(event)) => {
+                TRANSITIONS.iter().any(|t| t.from == from && t.event.name() == event && t.to == step)
+            }
+            (Some(_), None) => false,
         };
         if !legal {
             wrong("its history takes a step that is not in the table");
@@ -251,7 +336,7 @@ fn states(conn: &Connection, found: &mut Integrity) -> Answer<()> {
         if state.has_authorization() != r.get::<_, bool>(3)? && state != State::Released {
             wrong("its payload does not belong to its state");
         }
-        let holding = !matches!(state, State::Denied | State::Settled | State::Released);
+        let holding = state == State::Review || state.is_open();
         let (open, closed): (u64, u64) = (r.get(6)?, r.get(7)?);
         if (holding && closed > 0) || (!holding && open > 0) {
             wrong("its holds do not belong to its state");

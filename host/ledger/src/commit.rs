@@ -256,7 +256,8 @@ fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
     let unresolved = |column: &str, who: &str, cap: u32| -> Answer<u32> {
         let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5,6,11)");
         let sql = format!(
-            "SELECT (SELECT count(*) FROM ({base} AND state IN (5,11) LIMIT ?4))
+            "SELECT (SELECT count(*) FROM ({base} AND state=5 LIMIT ?4))
+                  + (SELECT count(*) FROM ({base} AND state=11 LIMIT ?4))
                   + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))
                   + (SELECT count(*) FROM ({base} AND state=6 AND signed<=?5 LIMIT ?4))"
         );

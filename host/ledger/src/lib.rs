@@ -39,6 +39,8 @@ mod past;
 mod proof;
 mod read;
 mod readers;
+#[cfg(test)]
+mod reference;
 mod refunds;
 mod schema;
 mod sql;
@@ -60,9 +62,9 @@ use countersign_core::evm::Signature65;
 use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
-    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery, Finalized,
-    Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened,
-    Session, Suspension, SuspensionScope, Transition, UseReport,
+    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
+    Finalized, Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView,
+    PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition, UseReport,
 };
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;

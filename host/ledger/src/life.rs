@@ -4,9 +4,7 @@
 
 use countersign_core::evm::Signature65;
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{
-    Evidence, PaymentFacts, Refund, RefundSource, Reopened, SuspensionScope, Transition,
-};
+use countersign_core::ledger::{Evidence, PaymentFacts, Refund, RefundSource, Reopened, SuspensionScope, Transition};
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Effect, Event, Rule, State, transition as rule_of};
 use countersign_core::time::Timestamp;
@@ -229,8 +227,7 @@ pub(crate) fn refund(conn: &Connection, r: &Refund) -> Answer<Done<State>> {
     if let Some(back) = booked.back_on_chain {
         windows::refund(conn, &mut moves, r.payment, (back, redeemed))?;
     }
-    let said =
-        Said { transaction: seen.transaction.clone(), evidence: seen.evidence.clone(), redeemed: seen.redeemed };
+    let said = Said { transaction: seen.transaction.clone(), evidence: seen.evidence.clone(), redeemed: seen.redeemed };
     let why = match &r.source {
         RefundSource::Chain { .. } => format!("{} came back", r.amount),
         RefundSource::Person { by, .. } => format!("{by} says that {} came back", r.amount),

@@ -131,20 +131,11 @@ pub(crate) fn place(
         rearm(before, &mut row);
     }
     let (held, spent) = moved.deltas()?;
-    let sql = "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
+    let sql =
+        "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
                  seq=?9 WHERE budget=?1 AND win=?2 AND held+?3+spent+?4<=?5 RETURNING held,spent,lim";
     let mark = if ring.is_some() { now.as_millis() } else { 0 };
-    let params = params![
-        budget.as_bytes(),
-        hold.win,
-        held,
-        spent,
-        hold.limit,
-        mark,
-        row.alerted,
-        row.reviewed,
-        seq
-    ];
+    let params = params![budget.as_bytes(), hold.win, held, spent, hold.limit, mark, row.alerted, row.reviewed, seq];
     let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     let after = after.ok_or_else(|| Fault::Broken("a window is not what it was a moment ago".to_owned()))?;
     moves.add((budget, hold.win), || hold.label(), moved, after);
@@ -256,8 +247,11 @@ pub(crate) fn refund(
     payment: PaymentId,
     (back, redeemed): (Atomic, Atomic),
 ) -> Answer<()> {
-    let sql = format!("SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord");
-    let holds = all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
+    let sql = format!(
+        "SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord"
+    );
+    let holds =
+        all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
     for (of, settled, refunded) in holds {
         if of.counts || of.owner == HOST {
             continue;
@@ -377,10 +371,13 @@ fn missing(
     now: Timestamp,
     known: u64,
 ) -> Answer<Vec<(Timestamp, u64)>> {
-    let from = match ring(&hold.window) {
+    let ring = ring(&hold.window);
+    let from = match ring {
         Some(ring) => ring.gone(now).map_or(0, |gone| gone.saturating_add(1)),
         None => hold.win,
     };
+    // A rolling window keeps or drops whole buckets.
+    let start = |at: Timestamp| ring.map_or(at.as_millis(), |ring| ring.bucket(at));
     let mut found: BTreeMap<[u8; 16], (Timestamp, u64)> = BTreeMap::new();
     for sibling in siblings(conn, budget, hold)? {
         let sql = "SELECT h.payment,h.at,CASE h.open WHEN 1 THEN h.amount ELSE h.settled-h.refunded END,
@@ -396,7 +393,7 @@ fn missing(
                 break;
             }
             let (amount, own): (u64, bool) = (r.get(2)?, r.get(3)?);
-            if at.as_millis() < from || amount == 0 || own {
+            if start(at) < from || amount == 0 || own {
                 continue;
             }
             sum = sum.saturating_add(amount);

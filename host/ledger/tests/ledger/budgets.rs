@@ -124,7 +124,7 @@ fn a_rolling_window_forgets_what_was_spent_but_not_what_is_open() {
     assert_eq!(used(&ledger, "r", at(3_625)), (0, 0), "a listing needs no decision to see that");
     granted(&ledger, commit(3, at(3_625), &holds));
     // The clock of a row never goes back: an older moment does not see less.
-    refused(&ledger, commit(4, T0, &holds));
+    refused(&ledger, commit(4, at(3_625 - 300), &holds));
     drop(ledger);
     rig.check();
 }
@@ -133,13 +133,24 @@ fn a_rolling_window_forgets_what_was_spent_but_not_what_is_open() {
 fn a_clock_set_back_makes_no_free_room() {
     let rig = Rig::new();
     let ledger = rig.open();
-    let holds = [hold("r", Window::Rolling(3_600), 100, 40)];
+    let holds = [hold("r", Window::Rolling(60), 100, 40)];
     granted(&ledger, commit(1, at(10_000), &holds));
     // Decided at a moment that has left the window already: it counts from the latest moment seen.
-    granted(&ledger, commit(2, T0, &holds));
-    step(&ledger, event(2, State::Signed, Event::Redeemed, T0)).unwrap();
-    assert_eq!(used(&ledger, "r", T0), (40, 40));
-    refused(&ledger, commit(3, T0, &holds));
+    let slow = at(9_700);
+    granted(&ledger, commit(2, slow, &holds));
+    step(&ledger, event(2, State::Signed, Event::Redeemed, slow)).unwrap();
+    assert_eq!(used(&ledger, "r", slow), (40, 40));
+    refused(&ledger, commit(3, slow, &holds));
+    // Further back is no clock that drifts.
+    let told = block(ledger.commit(commit(4, slow.minus_millis(1), &holds)));
+    let Err(LedgerError::Unavailable(why)) = told else { panic!("{told:?}") };
+    assert!(why.contains(&at(10_000).to_string()) && why.contains(&slow.minus_millis(1).to_string()), "{why}");
+    // Not even what is written after it, nor another process, lets it back.
+    step(&ledger, event(1, State::Signed, Event::Ambiguous, T0)).unwrap();
+    drop(ledger);
+    let ledger = rig.open_at(T0);
+    let told = block(ledger.commit(commit(5, at(9_000), &holds)));
+    assert!(matches!(told, Err(LedgerError::Unavailable(_))), "{told:?}");
     drop(ledger);
     rig.check();
 }
@@ -224,10 +235,10 @@ fn an_alert_is_told_once_per_window() {
     assert_eq!(told(3, T0, 1), [], "latched");
     step(&ledger, event(1, State::Signed, Event::SignerRefused, T0)).unwrap();
     assert_eq!(told(4, T0, 79), [], "a calendar window does not re-arm");
-    assert_eq!(told(5, at(86_400), 80).len(), 1, "tomorrow is another window");
     let mut higher = watched(day(), 9);
     higher.alert_at = Some(90);
     assert_eq!(alerts(put(&ledger, commit(6, T0, &[higher]))).len(), 1, "a higher threshold is another one");
+    assert_eq!(told(5, at(86_400), 80).len(), 1, "tomorrow is another window");
 }
 
 #[test]

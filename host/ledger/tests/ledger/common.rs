@@ -11,8 +11,8 @@ use countersign_core::budget::{HOST, PlacedHold};
 use countersign_core::evm::{Address, Signature65};
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use countersign_core::ledger::{
-    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Fingerprint, Grant, Ledger, LedgerError,
-    NewApproval, PaymentFacts, PurchaseKey, Refusal, Resume, Session, Transition,
+    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, Fingerprint, Grant, Ledger, LedgerError,
+    NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::{Event, State};
@@ -82,6 +82,11 @@ impl Rig {
     pub(crate) fn check(&self) {
         let found = countersign_ledger::check_integrity(&self.path).unwrap();
         assert!(found.is_sound(), "{found:#?}");
+        let raw = self.raw();
+        let mut statement = raw.prepare("SELECT lower(hex(budget)),win,held,spent FROM budget_window").unwrap();
+        let rows = statement.query_map([], |r| Ok(((r.get(0)?, r.get(1)?), (r.get(2)?, r.get(3)?))));
+        let rows: BTreeMap<(String, u64), (u64, u64)> = rows.unwrap().map(Result::unwrap).collect();
+        assert_eq!(rows, replayed(&raw), "the records and the counters differ");
     }
 }
 
@@ -332,8 +337,73 @@ pub(crate) fn session(n: u64) -> Session {
     }
 }
 
+/// A hash as a chain spells it.
+pub(crate) fn hash(n: u64) -> String {
+    format!("0x{n:064x}")
+}
+
+/// What proves a redemption, of less than was signed for if told.
+pub(crate) fn redemption(redeemed: Option<u128>) -> Box<Evidence> {
+    let redeemed = redeemed.map(Atomic::new);
+    Box::new(Evidence { transaction: Some(hash(0xaa)), redeemed, ..*non_use(at(1_000_000)) })
+}
+
+/// What proves that an authorization was not used, by a block of this moment.
+pub(crate) fn non_use(moment: Timestamp) -> Box<Evidence> {
+    let block_time = Some(moment.as_secs());
+    Box::new(Evidence { block: Some(7), block_hash: Some(hash(7)), block_time, nodes: Some(2), ..Evidence::default() })
+}
+
+/// Something happens, with the proof it needs.
 pub(crate) fn event(n: u64, from: State, event: Event, moment: Timestamp) -> Transition {
-    Transition { payment: payment_id(n), from, event, why: format!("{event:?}"), evidence: None, at: moment }
+    let evidence = match event {
+        Event::Redeemed => Some(redemption(None)),
+        Event::Unused => Some(non_use(at(1_000_000))),
+        _ => None,
+    };
+    Transition { payment: payment_id(n), from, event, why: format!("{event:?}"), evidence, at: moment }
+}
+
+/// A finalized transfer of this much back to the payer of payment `n`.
+pub(crate) fn came_back(n: u64, amount: u128, log: u64) -> Refund {
+    let source = RefundSource::Chain { transaction: hash(0xbb), log, block: 8 };
+    Refund { payment: payment_id(n), amount: Atomic::new(amount), source, at: T0 }
+}
+
+/// An operator's word that this much of payment `n` came back.
+pub(crate) fn said_back(n: u64, amount: u128, reference: &str) -> Refund {
+    let source = RefundSource::Person { by: "alice".into(), reference: reference.into() };
+    Refund { payment: payment_id(n), amount: Atomic::new(amount), source, at: T0 }
+}
+
+/// A hold of a policy's, not of the host's own.
+pub(crate) fn of_policy(hold: &Hold, moment: Timestamp) -> PlacedHold {
+    PlacedHold::place("caps", hold, moment).unwrap()
+}
+
+/// What the records alone say of every window: (held, spent) by budget and window. Each record's moves must
+/// lead from what the one before it left to what it says.
+pub(crate) fn replayed(conn: &rusqlite::Connection) -> BTreeMap<(String, u64), (u64, u64)> {
+    let mut statement = conn.prepare("SELECT seq,body FROM audit ORDER BY seq").unwrap();
+    let mut windows = BTreeMap::<(String, u64), (u64, u64)>::new();
+    let records = statement.query_map([], |r| Ok((r.get::<_, u64>(0)?, r.get::<_, String>(1)?))).unwrap();
+    for (seq, body) in records.map(Result::unwrap) {
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let moved = ["payment-signed", "payment-review", "payment-changed"].contains(&body["kind"].as_str().unwrap());
+        assert_eq!(moved, body["budgets"].is_array(), "record {seq}");
+        for entry in body["budgets"].as_array().into_iter().flatten() {
+            let get = |name: &str| entry[name].as_u64().unwrap_or(0);
+            assert!(entry["label"].is_string(), "record {seq}: {entry}");
+            let key = (entry["budget"].as_str().unwrap().to_owned(), entry["win"].as_u64().unwrap());
+            let (held, spent) = windows.entry(key).or_default();
+            *held = *held + get("hold") - get("release") - get("aged");
+            *spent = *spent + get("spend") + get("aged-spent") + get("seeded") - get("left") - get("refund");
+            assert_eq!((*held, *spent), (get("held"), get("spent")), "record {seq}: {entry}");
+            assert!(get("hold") == 0 || *held + *spent <= get("limit"), "record {seq}: {entry}");
+            assert!(get("release") == 0 || entry["amount"].is_u64(), "record {seq}: {entry}");
+        }
+    }
+    windows
 }
 
 pub(crate) fn put(ledger: &SqliteLedger, commit: Commit) -> Committed {

@@ -1,29 +1,34 @@
 //! A payment after its commit, and what a crash leaves of it.
 
-use countersign_core::ledger::{Evidence, Ledger, LedgerError, Reopened, Suspension, SuspensionScope, Transition};
+use countersign_core::ledger::{
+    Denial, Evidence, Ledger, LedgerError, Reopened, Suspension, SuspensionScope, Transition,
+};
 use countersign_core::payment::{Effect, Event, State, transition};
 use countersign_core::verdict::Window;
 
 use crate::common::*;
 
-const EVENTS: [Event; 6] =
-    [Event::Resume, Event::Withdraw, Event::SignerRefused, Event::Ambiguous, Event::Receipt, Event::Redeemed];
-
 /// Brings a fresh payment `n`, holding 10, to a state.
 fn bring(ledger: &countersign_ledger::SqliteLedger, n: u64, to: State) {
     let holds = [hold("b", Window::Lifetime, 1 << 40, 10)];
-    let then = |event_| step(ledger, event(n, State::Signed, event_, T0)).map(drop).unwrap();
+    let then = |from, what| step(ledger, event(n, from, what, T0)).map(drop).unwrap();
     match to {
-        State::Denied => drop(block(ledger.deny(denial(n, at(n * 100)))).unwrap()),
+        State::Denied => drop(block(ledger.deny(Denial { fingerprint: fingerprint(n), ..denial(n, T0) })).unwrap()),
         State::Review => drop(reviewed(ledger, in_review(n, T0, &holds))),
         _ => granted(ledger, commit(n, T0, &holds)),
     }
     match to {
-        State::Redeemable => then(Event::Ambiguous),
-        State::Seen => then(Event::Receipt),
-        State::Settled => then(Event::Redeemed),
-        State::Released => then(Event::SignerRefused),
+        State::Redeemable => then(State::Signed, Event::Ambiguous),
+        State::Seen => then(State::Signed, Event::Receipt),
+        State::Stuck => then(State::Signed, Event::Contradicted),
+        State::Settled | State::Refunded | State::Disputed => then(State::Signed, Event::Redeemed),
+        State::Released => then(State::Signed, Event::SignerRefused),
         State::Denied | State::Review | State::Signed => {}
+    }
+    match to {
+        State::Refunded => drop(block(ledger.refund(said_back(n, 1, "r"))).unwrap()),
+        State::Disputed => then(State::Settled, Event::Dispute),
+        _ => {}
     }
     assert_eq!(state(ledger, n), to);
 }
@@ -34,11 +39,17 @@ fn every_state_takes_exactly_the_events_of_the_table() {
     let ledger = rig.open();
     let mut n = 0;
     for from in State::ALL {
-        for what in EVENTS {
+        for what in Event::ALL {
             n += 1;
             bring(&ledger, n, from);
+            if (from, what) == (State::Disputed, Event::Redressed) {
+                block(ledger.refund(said_back(n, 1, "r"))).unwrap();
+            }
             let before = used(&ledger, "b", T0);
-            let done = step(&ledger, event(n, from, what, T0));
+            let done = match what {
+                Event::Refund => block(ledger.refund(said_back(n, 1, "again"))),
+                _ => step(&ledger, event(n, from, what, T0)),
+            };
             let after = used(&ledger, "b", T0);
             // Resuming replaces holds, and only a commit brings fresh ones.
             match transition(from, what).filter(|_| what != Event::Resume) {
@@ -46,7 +57,8 @@ fn every_state_takes_exactly_the_events_of_the_table() {
                     assert_eq!(done, Ok(rule.to), "{from:?} {what:?}");
                     assert_eq!(state(&ledger, n), rule.to);
                     let moved = match rule.effect {
-                        Effect::Keep | Effect::Replace => (0, 0),
+                        // What a person says came back moves no counter.
+                        Effect::Keep | Effect::Replace | Effect::Refund => (0, 0),
                         Effect::Release => (10, 0),
                         Effect::Settle => (10, 10),
                     };
@@ -123,7 +135,7 @@ fn a_stored_payload_is_presented_again_and_recorded() {
     let rig = Rig::new();
     let ledger = rig.open();
     bring(&ledger, 1, State::Signed);
-    let reopen = |n, moment| block(ledger.reopen(payment_id(n), moment));
+    let reopen = |n, moment| block(ledger.reopen(payment_id(n), 1, moment));
     let open = |signature| Reopened::Open { authorization: authorization(1, at(60)), signature };
     assert_eq!(reopen(1, T0), Ok(open(None)));
     block(ledger.store_signature(payment_id(1), signature(1))).unwrap();
@@ -158,11 +170,25 @@ fn evidence_stays_when_later_news_brings_none() {
     let rig = Rig::new();
     let ledger = rig.open();
     bring(&ledger, 1, State::Signed);
-    let seen = Some(Evidence { transaction: Some("0xaa".into()), block: None });
-    step(&ledger, Transition { evidence: seen, ..event(1, State::Signed, Event::Receipt, T0) }).unwrap();
-    let none = Some(Evidence { transaction: None, block: Some(7) });
-    step(&ledger, Transition { evidence: none, ..event(1, State::Seen, Event::Redeemed, T0) }).unwrap();
-    assert_eq!(block(ledger.payment(payment_id(1))).unwrap().unwrap().transaction.as_deref(), Some("0xaa"));
+    let view = || block(ledger.payment(payment_id(1))).unwrap().unwrap();
+    let receipt = Box::new(Evidence { transaction: Some("0xaa".into()), ..Evidence::default() });
+    step(&ledger, Transition { evidence: Some(receipt.clone()), ..event(1, State::Signed, Event::Receipt, T0) })
+        .unwrap();
+    assert_eq!(view().evidence, Some(receipt.clone()));
+    step(&ledger, event(1, State::Seen, Event::Receipt, T0)).unwrap();
+    assert_eq!((view().transaction.as_deref(), view().evidence), (Some("0xaa"), Some(receipt)));
+    let other = Box::new(Evidence { block: Some(9), ..Evidence::default() });
+    step(&ledger, Transition { evidence: Some(other.clone()), ..event(1, State::Seen, Event::Receipt, T0) }).unwrap();
+    assert_eq!((view().transaction.as_deref(), view().evidence), (Some("0xaa"), Some(other)));
+    step(&ledger, event(1, State::Seen, Event::Reorganised, T0)).unwrap();
+    assert_eq!((view().transaction, view().evidence), (None, None), "that transaction is no more");
+    step(&ledger, event(1, State::Redeemable, Event::Redeemed, T0)).unwrap();
+    assert_eq!((view().transaction, view().evidence), (Some(hash(0xaa)), Some(redemption(None))));
+    let file =
+        Box::new(Evidence { document: Some("ab".repeat(32)), transaction: Some(hash(1)), ..Evidence::default() });
+    step(&ledger, Transition { evidence: Some(file), ..event(1, State::Settled, Event::Dispute, T0) }).unwrap();
+    let proof = Evidence { document: Some("ab".repeat(32)), ..*redemption(None) };
+    assert_eq!((view().transaction, view().evidence), (Some(hash(0xaa)), Some(Box::new(proof))), "a proof stays");
 }
 
 #[test]
@@ -178,7 +204,10 @@ fn the_file_itself_refuses_what_must_not_be() {
     for (sql, says) in [
         (format!("UPDATE payment SET payload='{{}}' WHERE id=x'{}'", id(1)), "written once"),
         (format!("UPDATE payment SET nonce=zeroblob(32) WHERE id=x'{}'", id(1)), "written once"),
-        (format!("UPDATE payment SET state=5 WHERE id=x'{}'", id(2)), "final state"),
+        (format!("UPDATE payment SET state=5 WHERE id=x'{}'", id(2)), "no such step"),
+        (format!("UPDATE payment SET state=8 WHERE id=x'{}'", id(2)), "no such step"),
+        (format!("UPDATE payment SET redeemed=zeroblob(32) WHERE id=x'{}'", id(2)), "written once"),
+        (format!("UPDATE payment SET state=7 WHERE id=x'{}'", id(1)), "CHECK"),
         (format!("UPDATE payment SET state=4 WHERE id=x'{}'", id(3)), "CHECK"),
         (format!("DELETE FROM payment WHERE id=x'{}'", id(1)), "not deleted"),
         ("UPDATE budget_window SET lim=1".to_owned(), "CHECK"),

@@ -313,7 +313,7 @@ fn listings_are_newest_first_and_filtered() {
     for n in [2, 3] {
         step(&ledger, event(n, State::Signed, Event::Ambiguous, T0)).unwrap();
     }
-    let evidence = Some(Evidence { transaction: Some(format!("0x{}", "ab".repeat(32))), block: None });
+    let evidence = Some(Box::new(Evidence { transaction: Some(hash(0xab)), ..Evidence::default() }));
     let receipt = Transition { evidence, ..event(4, State::Signed, Event::Receipt, T0) };
     step(&ledger, receipt).unwrap();
     let base = || PaymentFilter { limit: 100, ..PaymentFilter::default() };
@@ -332,7 +332,7 @@ fn listings_are_newest_first_and_filtered() {
     assert_eq!(list(PaymentFilter { owner: Some(("x".into(), "scout".into())), ..base() }), [0_u64; 0]);
     let view = block(ledger.payment(payment_id(4))).unwrap().unwrap();
     let asked = commit(4, T0, &[hold("b", Window::Lifetime, 100, 1)]);
-    assert_eq!(view.transaction, Some(format!("0x{}", "ab".repeat(32))));
+    assert_eq!(view.transaction, Some(hash(0xab)));
     assert_eq!((view.facts, view.fingerprint, view.key), (asked.facts, asked.fingerprint, asked.key));
     assert_eq!((&view.decision, view.session), (&asked.decisions[0], Some(session_id(1))));
     assert_eq!(view.holds[0].hold, asked.holds[0]);

@@ -137,7 +137,7 @@ fn checking_finds_what_is_wrong() {
         rig.check();
         let raw = rig.raw();
         raw.execute_batch("PRAGMA ignore_check_constraints=ON; PRAGMA foreign_keys=OFF;").unwrap();
-        for kind in ["audit_kept", "payment_payload", "payment_final", "approval_final"] {
+        for kind in ["audit_kept", "payment_payload", "payment_step", "approval_final"] {
             raw.execute_batch(&format!("DROP TRIGGER {kind}")).unwrap();
         }
         raw.execute_batch(damage).unwrap();
