@@ -162,16 +162,29 @@ fn check_text(text: &str) -> Result<(), NoteError> {
     Ok(())
 }
 
+/// The text of a note, whoever signed it: for those who made it, never for those who were given it.
+///
+/// # Errors
+/// [`NoteError::Form`].
+pub fn text_of(note: &str) -> Result<&str, NoteError> {
+    split(note).map(|(text, _)| text)
+}
+
+/// The text, and the lines of the signatures without the last newline.
+fn split(note: &str) -> Result<(&str, &str), NoteError> {
+    let end = note.rfind("\n\n").ok_or(NoteError::Form("no empty line before its signatures"))?;
+    let (text, rest) = note.split_at_checked(end.saturating_add(1)).unwrap_or_default();
+    check_text(text)?;
+    let lines = rest.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n'));
+    Ok((text, lines.ok_or(NoteError::Form("its signatures do not end with a newline"))?))
+}
+
 /// The text of a note that is signed by `key`. Signatures by other keys are nothing to it.
 ///
 /// # Errors
 /// When it has not the form of a note, or no signature by `key`, or one that is wrong.
 pub fn open<'a>(note: &'a str, key: &VerifyingKey) -> Result<&'a str, NoteError> {
-    let end = note.rfind("\n\n").ok_or(NoteError::Form("no empty line before its signatures"))?;
-    let (text, rest) = note.split_at_checked(end.saturating_add(1)).unwrap_or_default();
-    check_text(text)?;
-    let lines = rest.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n'));
-    let lines = lines.ok_or(NoteError::Form("its signatures do not end with a newline"))?;
+    let (text, lines) = split(note)?;
     let mut signed = false;
     for (n, line) in lines.split('\n').enumerate() {
         let odd = NoteError::Form("a signature is not `\u{2014} name base64`");

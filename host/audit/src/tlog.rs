@@ -287,10 +287,16 @@ pub struct Frontier {
 impl Frontier {
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_each(leaf, |_, _| {});
+    }
+
+    /// Appends a leaf, and tells of each complete subtree above it that ends with it: its index and hash.
+    pub fn push_each(&mut self, leaf: Hash, mut complete: impl FnMut(u64, &Hash)) {
         let mut hash = leaf;
-        for _ in 0..self.size.trailing_ones() {
+        for level in 1..=self.size.trailing_ones() {
             if let Some(left) = self.edge.pop() {
                 hash = node_hash(&left, &hash);
+                complete(stored_index(Node { level, n: self.size >> level }), &hash);
             }
         }
         self.edge.push(hash);
