@@ -50,12 +50,12 @@ fn holds(which: u8, amount: u64, at: Timestamp) -> Vec<PlacedHold> {
         ("caps", "a", Unit::Micros, Window::Day(zone()), amount / 2 + 1),
         ("caps", "a", Unit::Micros, Window::Lifetime, amount),
         (HOST, "h", Unit::Micros, Window::Month(zone()), amount),
-        ("caps", "n", Unit::Count, Window::Rolling(3_600), 1),
-        ("caps", "n", Unit::Count, Window::Day(zone()), 1),
+        ("caps", "n", Unit::Count, Window::Rolling(3_600), 3),
+        ("caps", "n", Unit::Count, Window::Day(zone()), 3),
     ];
     let chosen = all.into_iter().enumerate().filter(|(i, _)| which & (1 << i) != 0).map(|(_, hold)| hold);
     let placed = |(owner, name, unit, window, amount)| {
-        let limit = if unit == Unit::Count { 6 } else { LIMIT };
+        let limit = if unit == Unit::Count { 18 } else { LIMIT };
         PlacedHold::place(owner, &Hold { unit, ..hold(name, window, limit, amount) }, at).unwrap()
     };
     chosen.map(placed).collect()

@@ -13,10 +13,10 @@ use countersign_ledger::SqliteLedger;
 
 use crate::common::*;
 
-/// A payment of 1,000 units with a hold of a policy's (10), of counts (1) and of the host's own (10), each in a
+/// A payment of 1,000 units with a hold of a policy's (10), of counts (3) and of the host's own (10), each in a
 /// budget of its own kind of window.
 fn three(n: u64) -> Commit {
-    let count = Hold { unit: Unit::Count, ..hold("count", Window::Rolling(3_600), 100, 1) };
+    let count = Hold { unit: Unit::Count, ..hold("count", Window::Rolling(3_600), 100, 3) };
     let policy = hold("policy", Window::Rolling(3_600), 1_000, 10);
     let mut c = commit(n, T0, &[hold("host", Window::Day(String::new()), 1_000, 10)]);
     c.holds.extend([of_policy(&policy, T0), of_policy(&count, T0)]);
@@ -84,8 +84,8 @@ fn a_redemption_of_less_settles_that_part_and_gives_the_rest_back() {
     assert_eq!(step(&ledger, with(part, Some(redemption(Some(333))))), Ok(State::Settled));
     assert_eq!(used(&ledger, "host", T0), (0, 4), "3.33 of 10, rounded up");
     assert_eq!(used(&ledger, "policy", T0), (0, 4));
-    assert_eq!(used(&ledger, "count", T0), (0, 1), "a purchase is a purchase");
-    assert_eq!(holds(&ledger, 1), [(4, 0), (4, 0), (1, 0)]);
+    assert_eq!(used(&ledger, "count", T0), (0, 3), "a purchase is a purchase");
+    assert_eq!(holds(&ledger, 1), [(4, 0), (4, 0), (3, 0)]);
     assert_eq!(view(&ledger, 1).evidence, Some(redemption(Some(333))));
     drop(ledger);
     rig.check();
@@ -171,14 +171,14 @@ fn what_came_back_on_the_chain_is_credited_where_it_was_spent() {
     // Three times 333 of 1,000: 3.33, 6.66 and 9.99 of 10, rounded down in all.
     for (log, credited) in [(1, 3), (2, 6), (3, 9)] {
         assert_eq!(block(ledger.refund(came_back(1, 333, log))), Ok(State::Refunded));
-        assert_eq!(holds(&ledger, 1), [(10, 0), (10, credited), (1, 0)]);
+        assert_eq!(holds(&ledger, 1), [(10, 0), (10, credited), (3, 0)]);
         assert_eq!(used(&ledger, "policy", T0), (0, 10 - credited));
     }
     conflict(block(ledger.refund(came_back(1, 2, 4))), "of 1000 redeemed");
     block(ledger.refund(came_back(1, 1, 4))).unwrap();
     assert_eq!(used(&ledger, "policy", T0), (0, 0));
     assert_eq!(used(&ledger, "host", T0), (0, 10), "the host's own wall stands");
-    assert_eq!(used(&ledger, "count", T0), (0, 1), "it was a purchase all the same");
+    assert_eq!(used(&ledger, "count", T0), (0, 3), "it was a purchase all the same");
     let back: Vec<_> = view(&ledger, 1).refunds.iter().map(|r| r.amount.get()).collect();
     assert_eq!(back, [333, 333, 333, 1]);
     drop(ledger);
@@ -317,6 +317,7 @@ fn finality_never_goes_back_and_no_block_changes() {
     assert_eq!(tell(upper), Ok(()), "however it is spelled");
     assert_eq!(tell(block_of(12, 12, 104)), Ok(()));
     conflict(tell(block_of(11, 11, 102)), "was final up to block 12");
+    conflict(tell(block_of(11, 11, 110)), "was final up to block 12");
     conflict(tell(block_of(12, 99, 104)), "not to be believed");
     conflict(tell(block_of(12, 12, 105)), "not to be believed");
     conflict(tell(block_of(13, 13, 103)), "not to be believed");
