@@ -189,6 +189,11 @@ fn one_node_must_say_it_twice_ten_minutes_apart_by_both_clocks() {
     node.set(Mood::Honest);
     final_at(&chain, 300 + CONFIRM_SECONDS);
     assert!(waits(&reader, &mut watch, 320 + CONFIRM_SECONDS));
+    // So does another reason.
+    let (chain, _, reader, mut watch) = begin();
+    chain.mine(BEGIN + 400, vec![tx(1, &[cancel(&pay)])]);
+    final_at(&chain, 300 + CONFIRM_SECONDS);
+    assert!(waits(&reader, &mut watch, 320 + CONFIRM_SECONDS));
     // No word does not.
     let (chain, node, reader, mut watch) = begin();
     node.set(Mood::Down);
@@ -380,14 +385,15 @@ fn one_lying_node_of_two_decides_nothing() {
         Lie::OtherHashes,
     ];
     for lie in lies {
-        for (i, redeemed) in [true, false].into_iter().enumerate() {
+        for (i, redeemed) in [true, false, true, false].into_iter().enumerate() {
             let chain = chain();
-            let (_, b, reader) = two(&chain);
+            let (a, b, reader) = two(&chain);
+            let liar = if i < 2 { a } else { b };
             let pay = authorization(1, 3_000);
             let all: Vec<Transaction> = if redeemed { vec![tx(1, &[redeem(&pay)])] } else { Vec::new() };
             chain.mine(BEGIN + 10, all);
             grow(&chain, 100);
-            b.set(Mood::Lying(lie.clone()));
+            liar.set(Mood::Lying(lie.clone()));
             let mut watch = Watch::default();
             for seconds in [300, 1_000, 5_000, 50_000] {
                 match look(&reader, &pay, None, &mut watch, seconds) {
