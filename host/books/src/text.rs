@@ -81,7 +81,8 @@ pub(crate) fn csv(out: &mut String, text: &str) {
 /// A JSON string. Hidden characters are escaped, which any parser undoes.
 pub(crate) fn json(out: &mut String, text: &str) {
     out.push('"');
-    if text.bytes().all(harmless) {
+    // Printable ASCII but for the two that JSON escapes: nearly everything.
+    if text.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
         out.push_str(text);
     } else {
         for c in text.chars() {
