@@ -9,10 +9,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use countersign_chain::fake::{Call as TokenCall, Chain, FakeNode, Lie, Mood, Transaction};
-use countersign_chain::{Finality, Finding, Node, Paid, Reader, RefundMatch, Subject, Watch, refund_of};
+use countersign_chain::{
+    Finality, Finding, Node, Paid, Pending, Reader, RefundMatch, Subject, Unused, Watch, refund_of,
+};
 use countersign_core::evm::TransferWithAuthorization;
 use countersign_core::ledger::{
-    Cast, Commit, Evidence, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal, Transition,
+    Cast, Commit, Evidence, Finalized, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal, Transition,
 };
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
@@ -253,7 +255,12 @@ impl Life {
         };
         self.truths.push(truth);
         let asked = if reviewed { wish.review(self.now) } else { wish.commit(self.now) };
-        tell!(self, "  buys {n} (purchase {purchase}) for {}{}", wish.amount, if reviewed { ", to be reviewed" } else { "" });
+        tell!(
+            self,
+            "  buys {n} (purchase {purchase}) for {}{}",
+            wish.amount,
+            if reviewed { ", to be reviewed" } else { "" }
+        );
         self.commit(ledger, n as usize, asked, again).await
     }
 
@@ -293,7 +300,9 @@ impl Life {
                     wish.purchase == purchase && *other != n
                 };
                 if let Some(other) = (0..self.truths.len()).filter(same).find(|other| self.at_risk(*other, false) > 0) {
-                    return Err(Stop::Broken(format!("payment {n} was granted beside {other}, which is the same purchase")));
+                    return Err(Stop::Broken(format!(
+                        "payment {n} was granted beside {other}, which is the same purchase"
+                    )));
                 }
                 tell!(self, "  granted: payment {n}");
                 self.calls.push(Call { payment: n, first: true, state: State::Signed, stage: Stage::Permit(permit) });
@@ -406,7 +415,12 @@ impl Life {
                 if self.has(Bug::FreesOnHttpError) {
                     let time = sealed.authorization().valid_before;
                     let hash = format!("0x{}", "cd".repeat(32));
-                    let evidence = Evidence { block: Some(1), block_hash: Some(hash), block_time: Some(time), ..Evidence::default() };
+                    let evidence = Evidence {
+                        block: Some(1),
+                        block_hash: Some(hash),
+                        block_time: Some(time),
+                        ..Evidence::default()
+                    };
                     return self.event(ledger, n, state, Event::Unused, Some(evidence)).await;
                 }
                 self.event(ledger, n, state, Event::Ambiguous, None).await
@@ -552,9 +566,15 @@ impl Life {
             };
             let mut watch = std::mem::take(&mut self.truths[n].watch);
             let mut finding = self.reader().look_at(&anchor, subject, &mut watch, now).await;
-            if self.has(Bug::BelievesOneNode) && !matches!(finding, Finding::Redeemed { .. }) {
-                let later = now.plus_millis(3_600_000);
-                finding = self.reader().look_at(&anchor, subject, &mut watch, later).await;
+            if self.has(Bug::BelievesOneNode) && matches!(finding, Finding::Pending(Pending::Confirming { .. })) {
+                let Finalized { block, hash, time, .. } = anchor.finalized();
+                let evidence = Evidence {
+                    block: Some(block),
+                    block_hash: Some(hash),
+                    block_time: Some(time),
+                    ..Evidence::default()
+                };
+                finding = Finding::Unused { evidence: Box::new(evidence), how: Unused::Expired };
             }
             self.truths[n].watch = watch;
             tell!(self, "  payment {n}: {finding:?}");
@@ -797,7 +817,9 @@ impl Life {
                     gross += redeemed;
                     let purchase = truth.wish.purchase;
                     if let Some(other) = paid.insert(purchase, n) {
-                        return Err(Stop::Broken(format!("purchase {purchase} was paid twice: payments {other} and {n}")));
+                        return Err(Stop::Broken(format!(
+                            "purchase {purchase} was paid twice: payments {other} and {n}"
+                        )));
                     }
                     if !state.is_some_and(State::is_spent) {
                         return Err(Stop::Broken(format!("payment {n} was redeemed, and ends as {state:?}")));

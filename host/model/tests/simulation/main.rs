@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod chance;
 #[cfg(test)]
+mod contended;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod purchase;
@@ -31,7 +33,9 @@ mod tests {
     fn told(failure: &Failure) -> String {
         let Failure { seed, why, story } = failure;
         let story = story.join("\n");
-        format!("life {seed}: {why}\n{story}\nreplay it: COUNTERSIGN_SEED={seed} cargo test --release -p countersign-model --test simulation")
+        format!(
+            "life {seed}: {why}\n{story}\nreplay it: COUNTERSIGN_SEED={seed} cargo test --release -p countersign-model --test simulation"
+        )
     }
 
     #[test]
@@ -45,7 +49,8 @@ mod tests {
         let cohorts = number("COUNTERSIGN_SEEDS").unwrap_or(SEEDS).div_ceil(COHORT);
         // Two at a time: one waits for the disk while the other thinks.
         let failures: Vec<_> = std::thread::scope(|scope| {
-            let run = |half: u64| move || (half..cohorts).step_by(2).flat_map(|c| live_together(c, None, None)).collect();
+            let run =
+                |half: u64| move || (half..cohorts).step_by(2).flat_map(|c| live_together(c, None, None)).collect();
             let threads: Vec<std::thread::ScopedJoinHandle<'_, Vec<Failure>>> =
                 (0..2).map(|half| scope.spawn(run(half))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()

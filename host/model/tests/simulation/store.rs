@@ -81,7 +81,8 @@ pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) ->
         })
         .collect();
     if !integrity.is_sound() {
-        let why = format!("the store of lives {} to {} is not sound: {integrity:#?}", cohort * COHORT, (cohort + 1) * COHORT);
+        let why =
+            format!("the store of lives {} to {} is not sound: {integrity:#?}", cohort * COHORT, (cohort + 1) * COHORT);
         failures.push(Failure { seed: cohort * COHORT, why, story: Vec::new() });
     }
     failures
