@@ -1042,6 +1042,9 @@ pub trait Ledger: Send + Sync {
     /// long, but one if there is one.
     fn records(&self, after: u64, limit: u32) -> Fut<'_, Result<Vec<String>, LedgerError>>;
 
+    /// The numbers of the records about a payment, in order.
+    fn records_of(&self, payment: PaymentId) -> Fut<'_, Result<Vec<u64>, LedgerError>>;
+
     /// The proof that record `seq` (from 1) is in the tree of the first `size` records, as RFC 6962 has it;
     /// [`LedgerError::NotFound`] if there is no such record or tree.
     fn inclusion(&self, seq: u64, size: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>>;

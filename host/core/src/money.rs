@@ -76,6 +76,14 @@ impl Atomic {
         text.parse().map(Self).map_err(|_| MoneyError::TooLarge)
     }
 
+    /// Parses whole units: `0.001` with 6 decimals is 1000.
+    ///
+    /// # Errors
+    /// [`MoneyError`] for any other spelling, more decimals than the asset has, or 2^128 and more.
+    pub fn parse(text: &str, decimals: u8) -> Result<Self, MoneyError> {
+        parse_decimal(text, decimals).map(Self)
+    }
+
     /// Big-endian in 32 bytes, as the EVM and the ledger keep it.
     #[must_use]
     pub fn to_be_bytes32(self) -> [u8; 32] {

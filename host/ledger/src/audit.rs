@@ -11,6 +11,7 @@ use countersign_audit::record;
 use countersign_audit::tlog::{
     Hash, Node, Nodes, appended, leaf_hash, prove_consistency, prove_inclusion, root, stored_count, stored_index,
 };
+use countersign_core::id::PaymentId;
 use countersign_core::ledger::{KeptCheckpoint, TreeHead};
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
@@ -120,6 +121,12 @@ pub(crate) fn records(conn: &Connection, after: u64, limit: u32) -> Answer<Vec<S
         }
     }
     Ok(lines)
+}
+
+/// The numbers of the records that name a payment as theirs.
+pub(crate) fn records_of(conn: &Connection, payment: PaymentId) -> Answer<Vec<u64>> {
+    let sql = "SELECT seq FROM audit WHERE json_extract(body,'$.payment')=?1 ORDER BY seq";
+    all(conn, sql, [payment.to_string()], |r| r.get(0))
 }
 
 /// That a record is in the tree of so many.

@@ -450,6 +450,10 @@ impl Ledger for SqliteLedger {
         self.read(move |conn| audit::records(conn, after, limit))
     }
 
+    fn records_of(&self, payment: PaymentId) -> Fut<'_, Result<Vec<u64>, LedgerError>> {
+        self.read(move |conn| audit::records_of(conn, payment))
+    }
+
     fn inclusion(&self, seq: u64, size: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>> {
         self.read(move |conn| audit::inclusion(conn, seq, size))
     }

@@ -8,7 +8,7 @@ pub(crate) trait World {
     /// Where the world is. Worlds that differ only in what does not matter should be equal.
     type State: Copy;
     /// What can happen in it.
-    type Step: Copy + std::fmt::Debug;
+    type Step: Copy;
 
     /// Where it begins.
     fn initial(&self) -> Self::State;
@@ -102,9 +102,6 @@ pub(crate) fn search<W: World>(world: &W) -> Found<W::Step> {
     let (mut at, mut steps, mut depth, mut level_ends) = (0_usize, 0_usize, 0_usize, 1_usize);
     while at < visited.states.len() {
         if at == level_ends {
-            if std::env::var_os("SHOW").is_some() {
-                eprintln!("depth {depth} {}", visited.states.len());
-            }
             depth += 1;
             level_ends = visited.states.len();
         }

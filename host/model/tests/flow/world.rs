@@ -10,6 +10,8 @@
 //! about the finalized chain; one of them lies whenever it likes. They agree only on the truth, so a host
 //! that asks for agreement learns the truth or nothing; a host that believes one node may be told anything.
 
+use std::fmt;
+
 use countersign_core::payment::{Effect, Event, State, TRANSITIONS, transition};
 
 use crate::explorer::World;
@@ -62,27 +64,6 @@ pub(crate) enum Bug {
     RecoveryForgets,
     /// Two commits judge the same counters.
     ChecksWithoutReserving,
-}
-
-impl Bug {
-    pub(crate) const ALL: [Self; 16] = [
-        Self::FreesOnHttpFailure,
-        Self::SignsBeforeDurable,
-        Self::FreesWithoutAskingTheChain,
-        Self::FreesByTheLocalClock,
-        Self::FreesAtTheHead,
-        Self::TakesSilenceForRefusal,
-        Self::FreesOnSecondRefusal,
-        Self::SecondNonce,
-        Self::SettlesAboveTheHold,
-        Self::RefundsTwice,
-        Self::RefundsBeforeFinal,
-        Self::BelievesOneNode,
-        Self::FreesOnReorganisation,
-        Self::FreesOnEarlyCancellation,
-        Self::RecoveryForgets,
-        Self::ChecksWithoutReserving,
-    ];
 }
 
 /// How large the world is, and which mistake its host makes.
@@ -210,7 +191,7 @@ pub(crate) struct Moment {
 }
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Step {
     Commit { payment: usize, amount: u8, before: u8, again: Option<usize> },
     Review { payment: usize, amount: u8, again: Option<usize> },
@@ -238,6 +219,55 @@ pub(crate) enum Step {
     Dispute { payment: usize },
     DisputeDropped { payment: usize },
     DisputeRedressed { payment: usize },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let again =
+            |again: Option<usize>| again.map_or(String::new(), |first| format!(", the purchase of {first} again"));
+        match *self {
+            Self::Commit { payment: n, amount, before, again: first } => {
+                write!(f, "payment {n} of {amount} is granted, valid before block {before}{}", again(first))
+            }
+            Self::Review { payment: n, amount, again: first } => {
+                write!(f, "payment {n} of {amount} waits for people{}", again(first))
+            }
+            Self::Withdraw { payment: n } => write!(f, "people refuse payment {n}"),
+            Self::Resume { payment: n, before } => write!(f, "people approve payment {n}, valid before block {before}"),
+            Self::SignerSigns { payment: n } => write!(f, "the signer signs payment {n}"),
+            Self::SignerRefuses { payment: n } => write!(f, "the signer refuses payment {n}"),
+            Self::SignerIsSilent { payment: n, signed } => {
+                write!(
+                    f,
+                    "the signer does not answer for payment {n}, and {}",
+                    if signed { "signed it" } else { "did not sign" }
+                )
+            }
+            Self::CallFails { payment: n } => write!(f, "the paid call of payment {n} fails"),
+            Self::CallBringsReceipt { payment: n } => write!(f, "the paid call of payment {n} brings a receipt"),
+            Self::CallIsAbandoned { payment: n } => write!(f, "the paid call of payment {n} is abandoned"),
+            Self::PresentAgain { payment: n } => write!(f, "payment {n} is to be presented again"),
+            Self::CrashAndRestart => f.write_str("the process dies, and another one starts"),
+            Self::SellerRedeems { payment: n, amount } => write!(f, "the seller redeems {amount} of payment {n}"),
+            Self::PayerCancels { payment: n } => write!(f, "payment {n} is cancelled on the chain"),
+            Self::SellerRefunds { payment: n } => write!(f, "the seller sends 1 of payment {n} back"),
+            Self::NextBlock => f.write_str("the next block begins"),
+            Self::Finalize => f.write_str("one more block is final"),
+            Self::Reorganise { from } => write!(f, "blocks from {from} on are undone"),
+            Self::HostSeesRedeemed { payment: n } => write!(f, "the host sees payment {n} redeemed"),
+            Self::HostSeesUnused { payment: n } => {
+                write!(f, "the host believes that payment {n} can never be redeemed")
+            }
+            Self::HostSeesReceiptGone { payment: n } => write!(f, "the host misses the receipt's block of payment {n}"),
+            Self::HostSeesContradiction { payment: n } => {
+                write!(f, "the nodes contradict each other about payment {n}")
+            }
+            Self::HostSeesRefund { payment: n } => write!(f, "the host books a refund of payment {n}"),
+            Self::Dispute { payment: n } => write!(f, "payment {n} is disputed"),
+            Self::DisputeDropped { payment: n } => write!(f, "the dispute about payment {n} is dropped"),
+            Self::DisputeRedressed { payment: n } => write!(f, "the dispute about payment {n} is redressed"),
+        }
+    }
 }
 
 /// The world, and which rows of the table it has used.

@@ -9,10 +9,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use countersign_chain::fake::{Call as TokenCall, Chain, FakeNode, Lie, Mood, Transaction};
-use countersign_chain::{Finality, Finding, Node, Paid, Reader, RefundMatch, Subject, Watch, refund_of};
+use countersign_chain::{
+    Finality, Finding, Node, Paid, Pending, Reader, RefundMatch, Subject, Unused, Watch, refund_of,
+};
 use countersign_core::evm::TransferWithAuthorization;
 use countersign_core::ledger::{
-    Cast, Commit, Evidence, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal, Transition,
+    Cast, Commit, Evidence, Finalized, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal, Transition,
 };
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
@@ -80,6 +82,8 @@ struct Truth {
     /// Whether the seller has them.
     presented: bool,
     reviewed: bool,
+    /// The block in which it was cancelled.
+    cancelled: Option<u64>,
     /// What the seller sent back, in transactions that will all be in the chain.
     sent_back: u64,
     /// Of that, what is a refund: at most what was redeemed, after it was.
@@ -120,6 +124,7 @@ pub(crate) struct Life {
     transactions: u64,
     now: Timestamp,
     pub(crate) broken: Option<String>,
+    pub(crate) tally: BTreeMap<String, u64>,
     pub(crate) told: Vec<String>,
     pub(crate) tells: bool,
 }
@@ -160,6 +165,7 @@ impl Life {
             transactions: 0,
             now: start,
             broken: None,
+            tally: BTreeMap::new(),
             told: Vec::new(),
             tells,
         }
@@ -169,14 +175,22 @@ impl Life {
         self.bug == Some(bug)
     }
 
+    /// Counts what happened, so that it can be shown that everything did.
+    fn happened(&mut self, what: &str) {
+        *self.tally.entry(what.to_owned()).or_default() += 1;
+    }
+
     /// One operation on the ledger, during which the process may die: before it, or after it was asked for.
-    async fn op<T>(&mut self, operation: impl Future<Output = T>) -> Lived<T> {
+    async fn op<T>(&mut self, what: &str, operation: impl Future<Output = T>) -> Lived<T> {
         match self.fuse.as_mut() {
             Some(0) => {
-                if self.chance.percent(60) {
+                let asked = self.chance.percent(60);
+                if asked {
                     begin(operation).await;
                 }
-                tell!(self, "  the process dies");
+                let how = format!("dies {} {what}", if asked { "in the middle of" } else { "before" });
+                tell!(self, "  the process {how}");
+                self.happened(&how);
                 Err(Stop::Died)
             }
             Some(left) => {
@@ -247,13 +261,19 @@ impl Life {
             signed: false,
             presented: false,
             reviewed,
+            cancelled: None,
             sent_back: 0,
             refunds: 0,
             watch: Watch::default(),
         };
         self.truths.push(truth);
         let asked = if reviewed { wish.review(self.now) } else { wish.commit(self.now) };
-        tell!(self, "  buys {n} (purchase {purchase}) for {}{}", wish.amount, if reviewed { ", to be reviewed" } else { "" });
+        tell!(
+            self,
+            "  buys {n} (purchase {purchase}) for {}{}",
+            wish.amount,
+            if reviewed { ", to be reviewed" } else { "" }
+        );
         self.commit(ledger, n as usize, asked, again).await
     }
 
@@ -266,15 +286,17 @@ impl Life {
         if self.has(Bug::ForgetsAHold) {
             asked.holds.retain(|hold| hold.name != "all");
         }
+        let resumed = asked.resume.is_some();
         self.truths[n].authorization = authorization.clone();
         if self.has(Bug::PaysBeforeCommit) && authorization.is_some() {
             self.truths[n].signed = true;
             self.truths[n].presented = true;
         }
-        let granted = match self.op(commit(ledger, asked)).await? {
+        let granted = match self.op("commit", commit(ledger, asked)).await? {
             Ok(granted) => granted,
             // The clock was set back: nothing was written.
             Err(LedgerError::Unavailable(why)) => {
+                self.happened("clock set back");
                 tell!(self, "  unavailable: {why}");
                 return Ok(());
             }
@@ -293,14 +315,28 @@ impl Life {
                     wish.purchase == purchase && *other != n
                 };
                 if let Some(other) = (0..self.truths.len()).filter(same).find(|other| self.at_risk(*other, false) > 0) {
-                    return Err(Stop::Broken(format!("payment {n} was granted beside {other}, which is the same purchase")));
+                    return Err(Stop::Broken(format!(
+                        "payment {n} was granted beside {other}, which is the same purchase"
+                    )));
                 }
                 tell!(self, "  granted: payment {n}");
+                self.happened(if resumed { "resume" } else { "grant" });
+                if again.is_some() {
+                    self.happened("another attempt");
+                }
                 self.calls.push(Call { payment: n, first: true, state: State::Signed, stage: Stage::Permit(permit) });
             }
-            Granted::Review(_) => tell!(self, "  payment {n} waits for people"),
+            Granted::Review(_) => {
+                self.happened("review");
+                tell!(self, "  payment {n} waits for people");
+            }
             Granted::Refused(why) => {
                 tell!(self, "  refused: {why:?}");
+                self.happened(match why {
+                    Refusal::Budget(_) => "refused by the budget",
+                    Refusal::Live(_) => "refused as live",
+                    _ => "refused otherwise",
+                });
                 if matches!(why, Refusal::Suspended(_) | Refusal::Session | Refusal::Stale) {
                     return Err(Stop::Broken(format!("payment {n} was refused for {why:?}")));
                 }
@@ -318,7 +354,8 @@ impl Life {
             return redeemed - truth.refunds;
         }
         let may_sign = permitted && self.calls.iter().any(|call| call.payment == n);
-        let over = self.chain.finalized().time >= authorization.valid_before;
+        let last = self.chain.finalized();
+        let over = last.time >= authorization.valid_before || truth.cancelled.is_some_and(|block| block <= last.number);
         if over || !(truth.signed || may_sign) { 0 } else { truth.wish.amount }
     }
 
@@ -366,7 +403,7 @@ impl Life {
         let sealed = permit.seal(signature).map_err(|e| Stop::Broken(format!("payment {n}: {e}")))?;
         if self.chance.percent(80) {
             let id = self.truths[n].wish.payment();
-            match self.op(ledger.store_signature(id, *sealed.signature())).await? {
+            match self.op("store-signature", ledger.store_signature(id, *sealed.signature())).await? {
                 // A conflict: its time was over, and the chain has shown it unused, before it was signed.
                 Ok(()) | Err(LedgerError::Conflict(_)) => {}
                 Err(error) => {
@@ -396,7 +433,7 @@ impl Life {
                 if self.chance.percent(50) {
                     let (id, now) = (self.truths[n].wish.payment(), self.now);
                     // A conflict says that something else was proven meanwhile.
-                    let _ = self.op(ledger.answered(id, None, true, now)).await?;
+                    let _ = self.op("answered", ledger.answered(id, None, true, now)).await?;
                 }
                 Ok(())
             }
@@ -406,7 +443,12 @@ impl Life {
                 if self.has(Bug::FreesOnHttpError) {
                     let time = sealed.authorization().valid_before;
                     let hash = format!("0x{}", "cd".repeat(32));
-                    let evidence = Evidence { block: Some(1), block_hash: Some(hash), block_time: Some(time), ..Evidence::default() };
+                    let evidence = Evidence {
+                        block: Some(1),
+                        block_hash: Some(hash),
+                        block_time: Some(time),
+                        ..Evidence::default()
+                    };
                     return self.event(ledger, n, state, Event::Unused, Some(evidence)).await;
                 }
                 self.event(ledger, n, state, Event::Ambiguous, None).await
@@ -433,12 +475,14 @@ impl Life {
             evidence: evidence.map(Box::new),
             at: self.now,
         };
-        match self.op(ledger.transition(transition)).await? {
+        match self.op(event.name(), ledger.transition(transition)).await? {
             Ok(to) => {
+                self.happened(event.name());
                 tell!(self, "  payment {n}: {} leads from {from:?} to {to:?}", event.name());
                 Ok(())
             }
             Err(LedgerError::Conflict(why)) => {
+                self.happened("conflict");
                 tell!(self, "  payment {n}: {} from {from:?} refused: {why}", event.name());
                 Ok(())
             }
@@ -460,8 +504,11 @@ impl Life {
             note: String::new(),
             at: self.now,
         };
-        let voted = self.op(ledger.vote(cast)).await?;
+        let voted = self.op("vote", ledger.vote(cast)).await?;
         tell!(self, "  vote on {n}: {approve}: {:?}", voted.as_ref().map(|a| a.state));
+        if voted.is_ok() && !approve {
+            self.happened("withdraw");
+        }
         if approve {
             let asked = wish.resume(self.now);
             self.commit(ledger, n, asked, None).await?;
@@ -479,15 +526,16 @@ impl Life {
         let idle = |n: &usize| self.calls.iter().all(|call| call.payment != *n);
         let Some(n) = (0..self.truths.len()).rev().find(idle) else { return Ok(()) };
         let id = self.truths[n].wish.payment();
-        let view = self.op(ledger.payment(id)).await?.map_err(|e| Stop::Broken(e.to_string()))?;
+        let view = self.op("payment", ledger.payment(id)).await?.map_err(|e| Stop::Broken(e.to_string()))?;
         let Some(view) = view.filter(|view| view.state.is_open()) else { return Ok(()) };
         let now = self.now;
-        match self.op(represent(ledger, id, 1, now)).await? {
+        match self.op("represent", represent(ledger, id, 1, now)).await? {
             Ok(Represented::Open { permit, signature }) => {
                 if self.truths[n].authorization.as_deref() != Some(permit.authorization()) {
                     return Err(Stop::Broken(format!("payment {n} was reopened with another payload")));
                 }
                 tell!(self, "  presents {n} again");
+                self.happened("presented again");
                 let stage = match signature {
                     Some(signature) => {
                         let sealed = permit.seal(signature).map_err(|e| Stop::Broken(format!("payment {n}: {e}")))?;
@@ -530,7 +578,7 @@ impl Life {
             }
         };
         tell!(self, "  reads the chain at {:?}", anchor.block());
-        match self.op(ledger.finalized(anchor.finalized(), now)).await? {
+        match self.op("finalized", ledger.finalized(anchor.finalized(), now)).await? {
             Ok(()) => {}
             // Such nodes are not to be believed.
             Err(LedgerError::Conflict(_)) => return Ok(()),
@@ -539,6 +587,14 @@ impl Life {
         for n in 0..self.truths.len() {
             let Some(view) = self.view(ledger, n).await? else { continue };
             self.never_lost(n, Some(&view))?;
+            if view.state.is_spent() && self.chance.percent(15) {
+                let event = match (view.state, view.refunds.is_empty()) {
+                    (State::Disputed, true) => Event::Dropped,
+                    (State::Disputed, false) => Event::Redressed,
+                    _ => Event::Dispute,
+                };
+                self.event(ledger, n, view.state, event, None).await?;
+            }
             if !view.state.is_open() {
                 continue;
             }
@@ -552,13 +608,31 @@ impl Life {
             };
             let mut watch = std::mem::take(&mut self.truths[n].watch);
             let mut finding = self.reader().look_at(&anchor, subject, &mut watch, now).await;
-            if self.has(Bug::BelievesOneNode) && !matches!(finding, Finding::Redeemed { .. }) {
-                let later = now.plus_millis(3_600_000);
-                finding = self.reader().look_at(&anchor, subject, &mut watch, later).await;
+            if self.has(Bug::BelievesOneNode) && matches!(finding, Finding::Pending(Pending::Confirming { .. })) {
+                let Finalized { block, hash, time, .. } = anchor.finalized();
+                let evidence = Evidence {
+                    block: Some(block),
+                    block_hash: Some(hash),
+                    block_time: Some(time),
+                    ..Evidence::default()
+                };
+                finding = Finding::Unused { evidence: Box::new(evidence), how: Unused::Expired };
             }
             self.truths[n].watch = watch;
             tell!(self, "  payment {n}: {finding:?}");
             let from = view.state;
+            self.happened(match &finding {
+                Finding::Redeemed { evidence, .. } if evidence.redeemed.is_some() => "found redeemed in part",
+                Finding::Redeemed { .. } => "found redeemed",
+                Finding::Unused { how: Unused::Expired, .. } => "found expired",
+                Finding::Unused { how: Unused::Cancelled, .. } => "found cancelled",
+                Finding::Gone { .. } => "found gone",
+                Finding::Contradiction(_) => "found contradictory",
+                Finding::Pending(Pending::NoAnswer(_)) => "found no answer",
+                Finding::Pending(Pending::Unclear(_)) => "found unclear",
+                Finding::Pending(Pending::Confirming { .. }) => "found, to be confirmed",
+                Finding::Pending(_) => "found pending",
+            });
             match finding {
                 Finding::Redeemed { mut evidence, .. } => {
                     if self.has(Bug::ForgetsPartialRedemption) {
@@ -581,7 +655,7 @@ impl Life {
 
     async fn view(&mut self, ledger: &SqliteLedger, n: usize) -> Lived<Option<PaymentView>> {
         let id = self.truths[n].wish.payment();
-        self.op(ledger.payment(id)).await?.map_err(|e| Stop::Broken(e.to_string()))
+        self.op("payment", ledger.payment(id)).await?.map_err(|e| Stop::Broken(e.to_string()))
     }
 
     async fn look_for_refunds(&mut self, ledger: &SqliteLedger) -> Lived<()> {
@@ -614,7 +688,7 @@ impl Life {
             }
             let RefundMatch::One(payment) = refund_of(&transfer, network(self.seed), asset(), &paid) else { continue };
             let place = transfer.place;
-            let mut logs = vec![place.log];
+            let (now, mut logs) = (self.now, vec![place.log]);
             if self.has(Bug::BooksRefundsTwice) {
                 logs.push(place.log + 1_000);
             }
@@ -625,8 +699,9 @@ impl Life {
                     block: place.block,
                 };
                 let amount = transfer.value.unwrap_or_default();
-                let booked = self.op(ledger.refund(Refund { payment, amount, source, at: self.now })).await?;
+                let booked = self.op("refund", ledger.refund(Refund { payment, amount, source, at: now })).await?;
                 tell!(self, "  refund of {amount}: {booked:?}");
+                self.happened(if booked.is_ok() { "refund" } else { "refund known already" });
                 if let Err(error) = booked
                     && !matches!(error, LedgerError::Conflict(_))
                 {
@@ -659,11 +734,20 @@ impl Life {
             if truth.presented && self.chance.percent(30) {
                 self.redeem(n, authorization.message());
             }
+            if self.chance.percent(3) {
+                tell!(self, "  an operator cancels {n}");
+                self.transact(vec![TokenCall::Cancel { payer: authorization.from, nonce: authorization.nonce }]);
+            }
             self.send_back(n, &authorization);
         }
         if self.chance.percent(15) {
             let depth = self.chance.between(1, self.lag);
             let undone = self.chain.undo(depth);
+            let head = self.chain.head().number;
+            for truth in &mut self.truths {
+                truth.cancelled = truth.cancelled.filter(|block| *block <= head);
+            }
+            self.happened("blocks undone");
             tell!(self, "  {depth} blocks are undone");
             for transaction in undone {
                 // What pays back is sent until it is in.
@@ -724,7 +808,20 @@ impl Life {
             if self.chance.percent(percent) { taken.push(transaction) } else { left.push(transaction) }
         }
         self.waiting = left;
-        self.chain.mine(time, taken);
+        let cancels = |transaction: &Transaction| match transaction.calls() {
+            [TokenCall::Cancel { nonce, .. }] => Some(*nonce),
+            _ => None,
+        };
+        let cancelled: Vec<_> = taken.iter().filter_map(cancels).collect();
+        let block = self.chain.mine(time, taken).number;
+        for truth in &mut self.truths {
+            let Some(authorization) = &truth.authorization else { continue };
+            let nonce = &authorization.nonce;
+            // Only the first that ends a nonce has an effect.
+            if cancelled.contains(nonce) && self.chain.redemption(authorization.from, nonce).is_none() {
+                truth.cancelled.get_or_insert(block);
+            }
+        }
     }
 
     fn moods(&mut self) {
@@ -797,7 +894,9 @@ impl Life {
                     gross += redeemed;
                     let purchase = truth.wish.purchase;
                     if let Some(other) = paid.insert(purchase, n) {
-                        return Err(Stop::Broken(format!("purchase {purchase} was paid twice: payments {other} and {n}")));
+                        return Err(Stop::Broken(format!(
+                            "purchase {purchase} was paid twice: payments {other} and {n}"
+                        )));
                     }
                     if !state.is_some_and(State::is_spent) {
                         return Err(Stop::Broken(format!("payment {n} was redeemed, and ends as {state:?}")));

@@ -27,12 +27,30 @@ pub(crate) struct Failure {
     pub(crate) story: Vec<String>,
 }
 
+/// What came of lives that shared a store.
+#[derive(Default)]
+pub(crate) struct Lived {
+    pub(crate) failures: Vec<Failure>,
+    /// How often what happened.
+    pub(crate) tally: BTreeMap<String, u64>,
+}
+
+impl Lived {
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.failures.extend(other.failures);
+        for (what, count) in other.tally {
+            *self.tally.entry(what).or_default() += count;
+        }
+        self
+    }
+}
+
 fn open(path: &Path, now: Timestamp) -> SqliteLedger {
     SqliteLedger::open(path, Options { readers: 1, ..Options::new([7; 32], [9; 16]) }, now).unwrap()
 }
 
 /// Lives through one store's time. With `only`, one of the lives tells its story, whatever becomes of it.
-pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) -> Vec<Failure> {
+pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) -> Lived {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     let mut chance = Chance::new(!cohort);
@@ -70,6 +88,10 @@ pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) ->
     all(lives.iter_mut().map(|life| Box::pin(life.spend_the_rest(&ledger, &counters)) as _));
     drop(ledger);
     let integrity = check_integrity(&path).unwrap();
+    let mut tally = BTreeMap::new();
+    for (what, count) in lives.iter().flat_map(|life| &life.tally) {
+        *tally.entry(what.clone()).or_default() += count;
+    }
     let mut failures: Vec<_> = lives
         .into_iter()
         .filter(|life| life.broken.is_some() || only == Some(life.seed))
@@ -81,10 +103,11 @@ pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) ->
         })
         .collect();
     if !integrity.is_sound() {
-        let why = format!("the store of lives {} to {} is not sound: {integrity:#?}", cohort * COHORT, (cohort + 1) * COHORT);
+        let why =
+            format!("the store of lives {} to {} is not sound: {integrity:#?}", cohort * COHORT, (cohort + 1) * COHORT);
         failures.push(Failure { seed: cohort * COHORT, why, story: Vec::new() });
     }
-    failures
+    Lived { failures, tally }
 }
 
 /// Held and spent of every life's lifetime budget, by its owner; the host's own by its name.
