@@ -18,7 +18,7 @@ pub struct Stub {
 impl Stub {
     /// Answers every request with these bytes and closes. Say `Connection: close` in them.
     pub fn start(answer: impl Into<String>) -> Self {
-        let answer = answer.into();
+        let answer: String = answer.into();
         Self::answering(move |_| answer.clone())
     }
 

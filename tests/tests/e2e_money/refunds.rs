@@ -105,6 +105,60 @@ fn rule_09_what_may_be_of_two_payments_or_is_a_strangers_is_not_booked() {
 }
 
 #[test]
+fn rule_09_what_is_ambiguous_is_so_whatever_period_is_looked_at() {
+    let scene = Scene::new(&["honest", "elsewhere"]);
+    let (old, new) = (scene.settled("honest"), scene.settled("honest"));
+    let other = scene.settled("elsewhere");
+    give_back(&scene, "honest", 500);
+    give_back(&scene, "elsewhere", 400);
+    // The older of the two is before this moment, and could be meant all the same.
+    let since = json!({"since": text(&scene.payment(&new), "/created_at")});
+    let found = wait_for(PATIENCE, || {
+        let answer = scene.operator().post("/v1/reconcile", &since);
+        assert!(matches!(answer.status, 200 | 202), "{} {}", answer.status, answer.text());
+        (scene.payment(&other)["state"] == "refunded").then_some(())
+    });
+    assert!(found.is_some(), "{:#}", scene.payment(&other));
+    for payment in [&old, &new] {
+        scene.stays(payment, "settled");
+    }
+    assert_eq!(scene.caps(), (0, 2_600));
+}
+
+#[test]
+fn rule_09_what_was_signed_before_the_period_and_redeemed_in_it_accuses_nobody() {
+    let scene = Scene::new(&[KEEPER, "honest"]);
+    let Doubtful { payment, .. } = scene.doubtful();
+    let signed = scene.chain().now();
+    let later = wait_for(PATIENCE, || Some(scene.chain().now()).filter(|now| now.since(signed) > 3_000));
+    let since = json!({"since": later.unwrap().to_string()});
+    let clock = scene.chain().now();
+    wait_for(PATIENCE, || (scene.chain().now().since(clock) > 2_000).then_some(())).unwrap();
+    scene.seller(KEEPER).redeem().unwrap();
+    scene.until(&payment, "settled");
+    let answer = scene.operator().post("/v1/reconcile", &since);
+    assert!(matches!(answer.status, 200 | 202), "{} {}", answer.status, answer.text());
+    assert_eq!(items(&scene.operator().get("/v1/suspend")), Vec::<Value>::new(), "{}", answer.text());
+    scene.settled("honest");
+}
+
+#[test]
+fn rule_11_money_that_left_without_the_ledger_stops_the_wallet() {
+    let scene = Scene::new(&["honest"]);
+    scene.settled("honest");
+    reconcile(&scene);
+    scene.settled("honest");
+    let stray = scene.chain().redeem_wrongly(buyer(), [9; 32], STRANGER, 2_000);
+    let stopped = wait_for(PATIENCE, || {
+        reconcile(&scene);
+        let stops = items(&scene.operator().get("/v1/suspend"));
+        stops.into_iter().find(|stop| stop["reason"].as_str().is_some_and(|why| why.contains(&hex32::print(&stray))))
+    });
+    assert!(stopped.is_some(), "nobody is told");
+    refusal(&scene.fetch("honest", json!({})), 403, "suspended");
+}
+
+#[test]
 fn rule_09_only_what_is_final_comes_back() {
     let scene = Scene::with(&["honest"], 2, |config, _| config.set(&["network", NETWORK, "finality-blocks"], 50));
     let payment = scene.buy("honest");

@@ -117,9 +117,8 @@ impl Seller {
     /// # Errors
     /// What the token refuses.
     pub fn redeem(&self) -> Result<Option<Hash>, Revert> {
-        let last = self.shop.books().last;
-        let redeem = |(message, signature)| self.shop.chain.transfer_with_authorization(&message, &signature);
-        last.map(redeem).transpose()
+        let Some((message, signature)) = self.shop.books().last else { return Ok(None) };
+        self.shop.chain.transfer_with_authorization(&message, &signature).map(Some)
     }
 
     /// What it counted.
