@@ -28,13 +28,15 @@ pub struct Scan {
 }
 
 impl Reader {
-    /// A block that is older than a moment of our clock, not by much: where a scan from then on begins.
+    /// A block that is older than a moment of our clock, and its time in seconds since the epoch: where a
+    /// scan from then on begins.
     ///
     /// # Errors
     /// When the node does not answer.
-    pub async fn first_block(&self, anchor: &Anchor, at: Timestamp) -> Result<u64, ReadError> {
+    pub async fn first_block(&self, anchor: &Anchor, at: Timestamp) -> Result<(u64, u64), ReadError> {
         let source = self.sources.first().ok_or_else(|| ReadError::Nodes("there is none".to_owned()))?;
-        first_block(source, anchor.block(), at).await
+        let number = first_block(source, anchor.block(), at).await?;
+        Ok((number, source.block_at(number).await?.time))
     }
 
     /// Everything that the token says about `payers` in blocks `from..=to`, which must be final. A long

@@ -525,6 +525,8 @@ pub struct PaymentFilter {
     pub session: Option<SessionId>,
     /// Only in these states; all, if empty.
     pub states: Vec<State>,
+    /// Only to this payee, in whatever case it is spelled. Without an index: for rare questions.
+    pub pay_to: Option<String>,
     /// Only older than this one.
     pub before: Option<PaymentId>,
     /// Only newer than this one, oldest first.

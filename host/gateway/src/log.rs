@@ -76,14 +76,19 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads the key, or makes one at the first start.
+    /// Reads the key, or makes one at the first start. `signed`: checkpoints of this ledger exist, which only
+    /// the key that is there already can go on from.
     ///
     /// # Errors
-    /// When the key's file is not private or not one.
-    pub fn open(config: &config::Ledger, store_id: [u8; 16], fresh: [u8; 32]) -> Result<Self, LogError> {
+    /// When the key's file is not private, not one, or gone.
+    pub fn open(config: &config::Ledger, store_id: [u8; 16], fresh: [u8; 32], signed: bool) -> Result<Self, LogError> {
         let path = &config.log_key;
         let seed = match read_seed(path)? {
             Some(seed) => seed,
+            None if signed => {
+                let why = "this key is gone, and the ledger's records were signed with it; put it back";
+                return Err(LogError::File(path.clone(), why.to_owned()));
+            }
             None => {
                 write_seed(path, &fresh)?;
                 fresh
@@ -105,8 +110,13 @@ impl Log {
     /// # Errors
     /// When the anchor or the ledger cannot be read.
     pub async fn compare(&self, ledger: &dyn Ledger, now: Timestamp) -> Result<Option<Suspension>, LogError> {
-        let Some(why) = self.broken(ledger).await? else { return Ok(None) };
+        let Some(mut why) = self.broken(ledger).await? else { return Ok(None) };
         self.extends.store(false, Ordering::SeqCst);
+        // One stop covers everything: somebody's own is told with it, not replaced.
+        let stopped = ledger.suspensions().await?;
+        if let Some(other) = stopped.into_iter().find(|s| s.scope == SuspensionScope::All && s.by != BY) {
+            why = format!("{why} (stopped before by {}: {})", other.by, other.reason);
+        }
         let suspension = Suspension { scope: SuspensionScope::All, by: BY.to_owned(), reason: why, at: now };
         ledger.suspend(suspension.clone()).await?;
         Ok(Some(suspension))
@@ -161,7 +171,8 @@ impl Log {
     async fn is_accepted(&self, ledger: &dyn Ledger) -> Result<bool, LedgerError> {
         if !self.extends.load(Ordering::SeqCst) {
             let stopped = ledger.suspensions().await?;
-            if stopped.iter().any(|s| s.by == BY && s.scope == SuspensionScope::All) {
+            // Whoever ordered it last: only lifting it says that somebody has looked.
+            if stopped.iter().any(|s| s.scope == SuspensionScope::All) {
                 return Ok(false);
             }
             self.extends.store(true, Ordering::SeqCst);
@@ -189,8 +200,14 @@ fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, LogError> {
 
 fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), LogError> {
     let fail = file_error(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&fail)?;
+    // Whole or not at all: half a key would keep the gateway from starting.
+    let mut next = path.as_os_str().to_owned();
+    next.push(".new");
+    let next = PathBuf::from(next);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(&fail)?;
     file.write_all(format!("{}\n", hex::encode(seed)).as_bytes()).and_then(|()| file.sync_all()).map_err(&fail)?;
+    fs::rename(&next, path).map_err(&fail)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
 }
@@ -289,7 +306,7 @@ mod tests {
         }
 
         fn log(&self) -> Log {
-            Log::open(&self.config, [2; 16], [7; 32]).unwrap()
+            Log::open(&self.config, [2; 16], [7; 32], false).unwrap()
         }
 
         fn anchored(&self) -> Vec<u64> {
@@ -352,6 +369,14 @@ mod tests {
         // What is signed meanwhile does not reach the anchor; after the stop is lifted it does.
         log.checkpoint(&other).await.unwrap().unwrap();
         assert_eq!(desk.anchored(), before);
+        // Somebody's own stop in its place says nothing about having looked.
+        let own = Suspension { by: "alice".to_owned(), reason: "tea".to_owned(), ..stop };
+        other.suspend(own).await.unwrap();
+        record(&other, "more").await;
+        log.checkpoint(&other).await.unwrap().unwrap();
+        assert_eq!(desk.anchored(), before);
+        let both = desk.log().compare(&other, NOW).await.unwrap().unwrap();
+        assert!(both.reason.contains("another history") && both.reason.contains("alice: tea"), "{}", both.reason);
         other.resume(SuspensionScope::All, "alice".to_owned(), NOW).await.unwrap();
         let accepted = log.checkpoint(&other).await.unwrap().unwrap();
         assert_eq!(desk.anchored().last(), Some(&accepted.size));
@@ -382,11 +407,13 @@ mod tests {
     fn a_key_that_is_not_one_or_not_private_is_refused() {
         let desk = Desk::new();
         fs::write(&desk.config.log_key, "short\n").unwrap();
-        let open = || Log::open(&desk.config, [2; 16], [7; 32]).map(drop).unwrap_err().to_string();
+        let open = || Log::open(&desk.config, [2; 16], [7; 32], true).map(drop).unwrap_err().to_string();
         fs::set_permissions(&desk.config.log_key, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(open().contains("l.db.log-key"), "{}", open());
         fs::set_permissions(&desk.config.log_key, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(open().contains("64 hex digits"), "{}", open());
+        fs::remove_file(&desk.config.log_key).unwrap();
+        assert!(open().contains("put it back"), "{}", open());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use countersign_core::ledger::{
     Ledger, LedgerError, Note, PaymentFilter, PaymentView, Refund, RefundSource, Suspension, SuspensionScope,
 };
 use countersign_core::money::Atomic;
+use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::{AssetTable, Network};
 use serde_json::json;
@@ -25,9 +26,10 @@ use crate::state::Gateway;
 const PAGE: u32 = 500;
 /// How far back the first comparison of a running gateway reaches, in milliseconds.
 pub const FIRST_MS: u64 = 86_400_000;
-/// How far the later ones reach back behind the one before, in milliseconds: longer than any
-/// authorization lives and any final block takes.
+/// How far the later ones reach back behind the one before, in milliseconds: longer than any final block takes.
 pub const OVERLAP_MS: u64 = 7_200_000;
+/// Longer than any authorization lives, in milliseconds.
+const LONGEST_MS: u64 = 86_400_000;
 
 /// Why nothing was compared.
 #[derive(Debug)]
@@ -86,12 +88,19 @@ pub struct Compared {
 /// # Errors
 /// When the ledger cannot be read.
 pub async fn payments(ledger: &dyn Ledger, since: Timestamp) -> Result<Vec<PaymentView>, LedgerError> {
-    let mut filter = PaymentFilter { after: Some(PaymentId::first_of(since)), limit: PAGE, ..PaymentFilter::default() };
+    let filter = PaymentFilter { after: Some(PaymentId::first_of(since)), ..PaymentFilter::default() };
+    let mut all = pages(ledger, filter).await?;
+    all.retain(|payment| payment.authorization.is_some());
+    Ok(all)
+}
+
+async fn pages(ledger: &dyn Ledger, mut filter: PaymentFilter) -> Result<Vec<PaymentView>, LedgerError> {
+    filter.limit = PAGE;
     let mut all = Vec::new();
     loop {
         let page = ledger.payments(filter.clone()).await?;
         let next = page.last().filter(|_| page.len() >= PAGE as usize).map(|last| last.id);
-        all.extend(page.into_iter().filter(|payment| payment.authorization.is_some()));
+        all.extend(page);
         match next {
             Some(last) => filter.after = Some(last),
             None => return Ok(all),
@@ -110,10 +119,12 @@ pub async fn compare(
 ) -> Result<Compared, ReconcileError> {
     let mut transfers = Vec::new();
     let (mut coverage, mut wallets, mut came_in) = (Vec::new(), Vec::new(), Vec::new());
+    let mut earliest = subject.since;
     for (chain, anchor) in chains {
         let network = chain.reader.network();
         let Some(payers) = subject.payers.get(&network) else { continue };
-        let from = chain.reader.first_block(anchor, subject.since).await?;
+        let (from, began) = chain.reader.first_block(anchor, subject.since).await?;
+        earliest = earliest.min(Timestamp::from_secs(began));
         for asset in subject.assets.iter().filter(|asset| asset.network == network) {
             let mut next = from;
             while next <= anchor.block().number {
@@ -124,23 +135,53 @@ pub async fn compare(
             }
         }
         let (network, until) = (network.to_string(), anchor.block().time);
-        coverage.push(Coverage { network: network.clone(), from: subject.since.as_secs(), until });
+        coverage.push(Coverage { network: network.clone(), from: began, until });
         wallets.extend(payers.iter().map(|payer| Wallet {
             network: network.clone(),
             address: payer.to_string().to_ascii_lowercase(),
         }));
     }
-    // Read after the chain: what is settled meanwhile is in both.
-    let payments = payments(subject.ledger, subject.since).await?;
+    // Read after the chain: what is settled meanwhile is in both. What was redeemed in the first block may have
+    // been signed as long before as an authorization lives.
+    let payments = payments(subject.ledger, earliest.minus_millis(LONGEST_MS)).await?;
     let rows: Vec<LedgerRow> = payments.iter().filter_map(LedgerRow::of).collect();
-    let report = reconcile(&rows, &transfers, &coverage, &wallets);
-    let paid: Vec<Paid> = payments.iter().filter_map(paid).collect();
-    let booked: BTreeSet<(String, u64)> = payments.iter().flat_map(|p| &p.refunds).filter_map(transfer_of).collect();
-    let mut refunds = Vec::new();
+    let mut report = reconcile(&rows, &transfers, &coverage, &wallets);
+    // They were read to be matched, not to be judged: nothing was to be seen of them.
+    let ours: BTreeSet<PaymentId> = payments.iter().filter(|p| p.created_at >= subject.since).map(|p| p.id).collect();
+    report.forget(|finding| {
+        finding.class == Class::NotCovered && finding.payment.is_some_and(|payment| !ours.contains(&payment))
+    });
+    let refunds = refunds(subject.ledger, came_in, now).await?;
+    Ok(Compared { report, refunds })
+}
+
+/// The transfers that give back exactly one payment, whenever it was made, and are not booked.
+async fn refunds(
+    ledger: &dyn Ledger,
+    came_in: Vec<(Network, Address, countersign_chain::Transfer)>,
+    now: Timestamp,
+) -> Result<Vec<Refund>, LedgerError> {
+    let mut known: BTreeMap<Address, Vec<PaymentView>> = BTreeMap::new();
+    let mut refunds: Vec<Refund> = Vec::new();
     for (network, asset, transfer) in came_in {
+        if !known.contains_key(&transfer.from) {
+            let states = State::ALL.into_iter().filter(|state| state.is_spent()).collect();
+            let pay_to = Some(transfer.from.to_string());
+            let after = Some(PaymentId::first_of(Timestamp::default()));
+            let filter = PaymentFilter { states, pay_to, after, ..PaymentFilter::default() };
+            known.insert(transfer.from, pages(ledger, filter).await?);
+        }
+        let Some(payments) = known.get(&transfer.from) else { continue };
         let transaction = hex32::print(&transfer.place.transaction);
-        if booked.contains(&(transaction.clone(), transfer.place.log)) {
+        let place = (transaction.clone(), transfer.place.log);
+        if payments.iter().flat_map(|p| &p.refunds).filter_map(transfer_of).any(|booked| booked == place) {
             continue;
+        }
+        let mut paid: Vec<Paid> = payments.iter().filter_map(paid).collect();
+        for earlier in &refunds {
+            for one in paid.iter_mut().filter(|one| one.payment == earlier.payment) {
+                one.refunded = Atomic::new(one.refunded.get().saturating_add(earlier.amount.get()));
+            }
         }
         let (RefundMatch::One(payment), Some(amount)) = (refund_of(&transfer, network, asset, &paid), transfer.value)
         else {
@@ -149,7 +190,7 @@ pub async fn compare(
         let source = RefundSource::Chain { transaction, log: transfer.place.log, block: transfer.place.block };
         refunds.push(Refund { payment, amount, source, at: now });
     }
-    Ok(Compared { report, refunds })
+    Ok(refunds)
 }
 
 /// A scan as the books compare it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use countersign_core::ledger::{Ledger, LedgerError};
 use countersign_core::seams::Clock;
+use countersign_core::time::Timestamp;
 use countersign_engine::Engine;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
@@ -96,8 +97,10 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
     let key = store.key();
     let fresh = random(&*clock).map_err(|e| fail("clock")(&e))?;
-    let log = Log::open(&config.ledger, store.store_id(), fresh).map_err(|e| fail("ledger.log-key")(&e))?;
+    let store_id = store.store_id();
     let ledger: Arc<dyn Ledger> = Arc::new(store);
+    let signed = !ledger.checkpoints(1).await.map_err(|e| fail("ledger")(&e))?.is_empty();
+    let log = Log::open(&config.ledger, store_id, fresh, signed).map_err(|e| fail("ledger.log-key")(&e))?;
     match log.compare(&*ledger, now).await.map_err(|e| fail("ledger.anchor")(&e))? {
         Some(stop) => tracing::error!(why = stop.reason, "nothing is signed until an operator lifts this stop"),
         None => tracing::info!(key = %log.verifier(), "records are checked with this key"),
@@ -206,7 +209,7 @@ async fn vouch(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
 
 /// Compares the ledger with the chain, every now and then, if there is a node to ask.
 async fn compare(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
-    let mut reach = reconcile::FIRST_MS;
+    let mut last = None;
     loop {
         tokio::select! {
             _ = stop.changed() => return,
@@ -216,9 +219,13 @@ async fn compare(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         if gateway.chains.all().is_empty() {
             continue;
         }
-        match reconcile::run(&gateway, now.minus_millis(reach)).await {
+        let since = last.map_or_else(
+            || now.minus_millis(reconcile::FIRST_MS),
+            |last: Timestamp| last.minus_millis(reconcile::OVERLAP_MS),
+        );
+        match reconcile::run(&gateway, since).await {
             Ok(compared) => {
-                reach = reconcile::OVERLAP_MS;
+                last = Some(now);
                 tracing::info!(verdict = compared.report.verdict().as_str(), "compared with the chain");
             }
             Err(error) => tracing::warn!(%error, "not compared with the chain"),

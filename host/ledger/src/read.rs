@@ -207,15 +207,16 @@ pub(crate) fn payments(conn: &Connection, filter: &PaymentFilter) -> Answer<Vec<
     let before = filter.before.map_or([0xff; 16], |id| *id.as_bytes());
     let after = filter.after.map_or([0; 16], |id| *id.as_bytes());
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let payee = "(?5 IS NULL OR lower(pay_to)=lower(?5))";
     let id = |r: &Row<'_>| r.get::<_, [u8; 16]>(0);
     let mut ids = Vec::new();
     if let Some(session) = filter.session {
         // A session is bounded by its own number of payments and by the rate of denials.
         let sql = format!(
-            "SELECT id,state,workspace,agent FROM payment WHERE session=?1 AND id<?2 AND id>?3 ORDER BY id {order}"
+            "SELECT id,state,workspace,agent FROM payment WHERE session=?1 AND id<?2 AND id>?3 AND {payee} AND ?4>=0 ORDER BY id {order}"
         );
         let mut statement = conn.prepare_cached(&sql)?;
-        let mut rows = statement.query((session.as_bytes(), before, after))?;
+        let mut rows = statement.query((session.as_bytes(), before, after, limit, &filter.pay_to))?;
         let limit = usize::try_from(limit).unwrap_or(0);
         while let Some(r) = rows.next()? {
             if ids.len() >= limit {
@@ -233,15 +234,16 @@ pub(crate) fn payments(conn: &Connection, filter: &PaymentFilter) -> Answer<Vec<
         }
     } else {
         let states = if filter.states.is_empty() { State::ALL.to_vec() } else { filter.states.clone() };
-        let range = format!("id>? AND id<? ORDER BY id {order} LIMIT ?");
-        let owned = format!("SELECT id FROM payment WHERE workspace=? AND agent=? AND state=? AND {range}");
-        let any = format!("SELECT id FROM payment WHERE state=? AND {range}");
-        for state in states {
+        let range = format!("state=?1 AND id<?2 AND id>?3 AND {payee} ORDER BY id {order} LIMIT ?4");
+        let owned = format!("SELECT id FROM payment WHERE workspace=?6 AND agent=?7 AND {range}");
+        let any = format!("SELECT id FROM payment WHERE {range}");
+        for state in states.into_iter().map(State::number) {
+            let pay_to = &filter.pay_to;
             ids.extend(match &filter.owner {
                 Some((workspace, agent)) => {
-                    all(conn, &owned, (workspace, agent, state.number(), after, before, limit), id)?
+                    all(conn, &owned, (state, before, after, limit, pay_to, workspace, agent), id)?
                 }
-                None => all(conn, &any, (state.number(), after, before, limit), id)?,
+                None => all(conn, &any, (state, before, after, limit, pay_to), id)?,
             });
         }
         ids.sort_unstable_by(|a, b| if filter.after.is_some() { a.cmp(b) } else { b.cmp(a) });

@@ -88,6 +88,14 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// Takes findings out again, as if they had not been compared.
+    pub fn forget(&mut self, which: impl Fn(&Finding) -> bool) {
+        let findings = std::mem::take(&mut self.findings);
+        self.counts.clear();
+        self.totals.clear();
+        findings.into_iter().filter(|finding| !which(finding)).for_each(|finding| self.add(finding));
+    }
+
     /// The worst of all findings.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

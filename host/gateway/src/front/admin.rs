@@ -114,6 +114,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
         (Method::POST, ["v1", "reconcile"]) => {
+            operator.need(OperatorRole::Viewer)?;
             let (body, _) = said(gateway, request, MAX_CALL, OperatorRole::Approver).await?;
             books::reconcile(gateway, &body).await
         }

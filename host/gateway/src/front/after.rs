@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{Evidence, Ledger, PaymentView, Refund, RefundSource, Transition};
 use countersign_core::money::Atomic;
-use countersign_core::payment::Event;
+use countersign_core::payment::{Event, transition};
 use countersign_core::seams::Clock;
+use countersign_core::x402::text::clean;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -68,6 +69,11 @@ pub(crate) async fn dispute(desk: Desk<'_>, id: PaymentId, body: &[u8]) -> Resul
         .decode(&said.evidence_base64)
         .map_err(|e| Problem::new(Code::BadRequest, format!("evidence_base64: {e}")))?;
     let payment = find(desk, id).await?;
+    if transition(payment.state, Event::Dispute).is_none() {
+        // Before its file is kept: what is refused must not fill the store.
+        let detail = format!("a payment that is {} cannot be disputed; settled ones can", payment.state.public());
+        return Err(Problem::new(Code::Conflict, detail).with("payment", id.to_string()));
+    }
     let mut evidence = None;
     if !file.is_empty() {
         let document = Some(hex::encode(Sha256::digest(&file)));
@@ -96,7 +102,7 @@ fn said_by(by: &str, why: &str) -> Result<String, Problem> {
     if why.is_empty() || why.len() > 200 {
         return Err(Problem::new(Code::BadRequest, "why: 1 to 200 bytes that say what happened"));
     }
-    Ok(format!("{by}: {why}"))
+    Ok(format!("{by}: {}", clean(why, 200)))
 }
 
 async fn change(

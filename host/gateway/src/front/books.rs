@@ -59,7 +59,10 @@ pub(super) fn export(
 /// before it was changed.
 pub(super) async fn checkpoint(gateway: &Gateway) -> Result<Answer, Problem> {
     let KeptCheckpoint { size, note } = signed(gateway).await?;
-    Ok(json(StatusCode::OK, &value!({"checkpoint": note, "key": gateway.log.verifier().to_string(), "size": size})))
+    // The note's third line, as it is signed.
+    let root = note.lines().nth(2).unwrap_or_default();
+    let key = gateway.log.verifier().to_string();
+    Ok(json(StatusCode::OK, &value!({"checkpoint": note, "key": key, "size": size, "root": root})))
 }
 
 /// `GET /v1/audit/proof?payment=…` or `?record=…`: those records, each with the proof that the signed log has it;

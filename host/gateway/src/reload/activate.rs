@@ -174,6 +174,7 @@ impl Reloader {
 
     /// The one place where what serves changes.
     async fn serve(&self, next: Snapshot, known: impl FnOnce(&mut State)) {
+        let other_nodes = self.gateway.live.load().config.networks != next.config.networks;
         if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
             tracing::error!(%error, "the chain nodes stay as they were");
         }
@@ -194,6 +195,15 @@ impl Reloader {
             known(&mut state);
         }
         self.gateway.shadows.follow(&next.config.policies);
+        if other_nodes {
+            // What nobody could ask about before.
+            let gateway = Arc::clone(&self.gateway);
+            tokio::spawn(async move {
+                if let Err(error) = gateway.chains.watch_open(&gateway).await {
+                    tracing::error!(%error, "open payments are followed again only after the next start");
+                }
+            });
+        }
     }
 
     /// Writes a generation down under the next number. If the ledger has that one already, from a change
