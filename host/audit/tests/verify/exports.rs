@@ -1,17 +1,15 @@
 //! What the offline verifier must find, and that a second one, in Python, finds the same.
 
-mod logs;
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::Command;
 
+use crate::logs::{Body, Dice, Ledger, chain, checkpoint, export, key, partial, tree};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_audit::note::Checkpoint;
 use countersign_audit::tlog::prove_consistency;
 use countersign_audit::verify::{Failure, Fault, Report, Verifier, checkpoint_line, consistency_line};
-use logs::{Body, Dice, Ledger, chain, checkpoint, export, key, partial, tree};
 use serde_json::{Value, json};
 
 fn verify(export: &[u8], older: Option<&str>) -> Result<Report, Failure> {
