@@ -245,6 +245,8 @@ fn books_that_do_not_add_up_are_found() {
     );
     // More comes back than was spent.
     wrong(2, change(1, 7, "refund", 9, 2, w(0, 50, json!({ "refund": 51, "seeded": 51 }))), Fault::Hold);
+    let part = json!({ "amount": 50, "release": 50, "spend": 50 });
+    wrong(1, change(1, 4, "redeemed", 7, 1, w(10, 50, part)), Fault::Hold);
     // Steps that are not in the table, from elsewhere, or not the next.
     wrong(1, change(1, 4, "reorganised", 5, 1, json!([])), Fault::Payment);
     wrong(1, change(1, 5, "ambiguous", 5, 1, json!([])), Fault::Payment);
