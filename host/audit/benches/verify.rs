@@ -1,6 +1,8 @@
 //! How many records a second one core verifies.
 
-#[path = "../tests/logs/mod.rs"]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "a measurement that cannot be made stops")]
+
+#[path = "../tests/verify/logs.rs"]
 mod logs;
 
 use std::hint::black_box;

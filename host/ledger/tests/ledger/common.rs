@@ -7,6 +7,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use countersign_audit::note::{Checkpoint, SigningKey};
+use countersign_audit::tlog::{Frontier, leaf_hash};
+use countersign_audit::verify::{Verifier, checkpoint_line};
 use countersign_core::budget::{HOST, PlacedHold};
 use countersign_core::evm::{Address, Signature65};
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
@@ -87,7 +90,20 @@ impl Rig {
         let rows = statement.query_map([], |r| Ok(((r.get(0)?, r.get(1)?), (r.get(2)?, r.get(3)?))));
         let rows: Told = rows.unwrap().map(Result::unwrap).collect();
         assert_eq!(rows, replayed(&raw), "the records and the counters differ");
+        exported(&raw);
     }
+}
+
+/// An outsider finds nothing wrong with the log, whatever the test did.
+fn exported(raw: &rusqlite::Connection) {
+    let mut statement = raw.prepare("SELECT body FROM audit ORDER BY seq").unwrap();
+    let mut lines: Vec<String> = statement.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
+    let mut tree = Frontier::default();
+    lines.iter().for_each(|line| tree.push(leaf_hash(line.as_bytes())));
+    let key = SigningKey::from_seed("ledger.example", &[1; 32]).unwrap();
+    lines.push(checkpoint_line(&Checkpoint::sign(&key, tree.size(), &tree.root()).unwrap()));
+    let verified = Verifier::new(key.public().clone()).read((lines.join("\n") + "\n").as_bytes());
+    assert!(verified.is_ok(), "{verified:?}");
 }
 
 fn random(n: u64) -> [u8; 10] {

@@ -1,17 +1,15 @@
 //! What the offline verifier must find, and that a second one, in Python, finds the same.
 
-mod logs;
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::Command;
 
+use crate::logs::{Body, Dice, Ledger, chain, checkpoint, export, key, partial, tree};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_audit::note::Checkpoint;
 use countersign_audit::tlog::prove_consistency;
 use countersign_audit::verify::{Failure, Fault, Report, Verifier, checkpoint_line, consistency_line};
-use logs::{Body, Dice, Ledger, chain, checkpoint, export, key, partial, tree};
 use serde_json::{Value, json};
 
 fn verify(export: &[u8], older: Option<&str>) -> Result<Report, Failure> {
@@ -247,6 +245,8 @@ fn books_that_do_not_add_up_are_found() {
     );
     // More comes back than was spent.
     wrong(2, change(1, 7, "refund", 9, 2, w(0, 50, json!({ "refund": 51, "seeded": 51 }))), Fault::Hold);
+    let part = json!({ "amount": 50, "release": 50, "spend": 50 });
+    wrong(1, change(1, 4, "redeemed", 7, 1, w(10, 50, part)), Fault::Hold);
     // Steps that are not in the table, from elsewhere, or not the next.
     wrong(1, change(1, 4, "reorganised", 5, 1, json!([])), Fault::Payment);
     wrong(1, change(1, 5, "ambiguous", 5, 1, json!([])), Fault::Payment);

@@ -10,21 +10,21 @@ use countersign_core::payment::{Effect, Event, State, TRANSITIONS};
 use serde_json::{Map, Value, json};
 
 /// xorshift64*: tests must be the same every time.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n.max(1)
     }
 
-    pub fn index(&mut self, n: usize) -> usize {
+    pub(crate) fn index(&mut self, n: usize) -> usize {
         usize::try_from(self.below(n as u64)).unwrap()
     }
 }
@@ -51,14 +51,14 @@ struct Payment {
 }
 
 /// What a record says beside its number and its link.
-pub type Body = Map<String, Value>;
+pub(crate) type Body = Map<String, Value>;
 
 /// A ledger that makes records up.
-pub struct Ledger {
+pub(crate) struct Ledger {
     dice: Dice,
     windows: Vec<Window>,
     payments: Vec<Payment>,
-    pub bodies: Vec<Body>,
+    pub(crate) bodies: Vec<Body>,
 }
 
 const LIMIT: u64 = 5_000;
@@ -68,13 +68,13 @@ fn body(value: Value) -> Body {
 }
 
 impl Ledger {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (dice, windows) = (Dice::new(seed), vec![Window::default(); 4]);
         Self { dice, windows, payments: Vec::new(), bodies: Vec::new() }
     }
 
     /// Exactly `n` records.
-    pub fn records(mut self, n: usize) -> Vec<Body> {
+    pub(crate) fn records(mut self, n: usize) -> Vec<Body> {
         while self.bodies.len() < n {
             match self.dice.below(10) {
                 0 => self.push("note", json!({ "by": "alice", "body": { "text": "tëxt\n\u{1}\"", "n": -7 } })),
@@ -296,12 +296,12 @@ fn told(w: usize, window: &Window, mut entry: Value) -> Value {
 }
 
 /// The key of every log here.
-pub fn key() -> SigningKey {
+pub(crate) fn key() -> SigningKey {
     SigningKey::from_seed("countersign.example/log", &[3; 32]).unwrap()
 }
 
 /// Numbers and links bodies.
-pub fn chain(bodies: &[Body]) -> Vec<String> {
+pub(crate) fn chain(bodies: &[Body]) -> Vec<String> {
     let mut prev = [0; 32];
     let line = |(seq, body): (u64, &Body)| {
         let mut body = body.clone();
@@ -315,7 +315,7 @@ pub fn chain(bodies: &[Body]) -> Vec<String> {
 }
 
 /// Stored hashes in memory.
-pub struct Stored(Vec<Hash>);
+pub(crate) struct Stored(Vec<Hash>);
 
 impl Nodes for Stored {
     type Error = Infallible;
@@ -326,7 +326,7 @@ impl Nodes for Stored {
 }
 
 /// The tree of these lines.
-pub fn tree(lines: &[String]) -> Stored {
+pub(crate) fn tree(lines: &[String]) -> Stored {
     let mut stored = Stored(Vec::new());
     for (size, line) in (0..).zip(lines) {
         let Ok(added) = appended(&stored, size, leaf_hash(line.as_bytes()));
@@ -336,13 +336,13 @@ pub fn tree(lines: &[String]) -> Stored {
 }
 
 /// The signed checkpoint over the first `size` lines.
-pub fn checkpoint(lines: &[String], size: usize) -> String {
+pub(crate) fn checkpoint(lines: &[String], size: usize) -> String {
     let Ok(root) = root(&tree(lines), size as u64);
     Checkpoint::sign(&key(), size as u64, &root).unwrap()
 }
 
 /// The whole export.
-pub fn export(lines: &[String]) -> Vec<u8> {
+pub(crate) fn export(lines: &[String]) -> Vec<u8> {
     let end = checkpoint_line(&checkpoint(lines, lines.len()));
     let mut text = String::new();
     for line in lines.iter().chain([&end]) {
@@ -353,7 +353,7 @@ pub fn export(lines: &[String]) -> Vec<u8> {
 }
 
 /// The lines of a partial export with the records at these places, without its end.
-pub fn partial(lines: &[String], places: &[usize]) -> Vec<String> {
+pub(crate) fn partial(lines: &[String], places: &[usize]) -> Vec<String> {
     let (stored, size) = (tree(lines), lines.len() as u64);
     let line = |place: &usize| {
         let Ok(proof) = prove_inclusion(&stored, *place as u64, size);
