@@ -81,6 +81,7 @@ pub fn standard_config(peers: &Peers, policies: impl IntoIterator<Item = Policy>
         .allow_private(authority(&peers.v2))
         .allow_private(authority(&peers.v1))
         .set(&["network", NETWORK, "rpc"], peers.rpc.as_str())
+        .set(&["network", NETWORK, "finality-blocks"], 0)
 }
 
 impl Config {

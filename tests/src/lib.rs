@@ -33,6 +33,7 @@ pub mod facilitator;
 pub mod guests;
 pub mod http;
 pub mod modules;
+pub mod node;
 pub mod peers;
 pub mod process;
 pub mod purse;

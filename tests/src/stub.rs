@@ -18,9 +18,15 @@ pub struct Stub {
 impl Stub {
     /// Answers every request with these bytes and closes. Say `Connection: close` in them.
     pub fn start(answer: impl Into<String>) -> Self {
+        let answer: String = answer.into();
+        Self::answering(move |_| answer.clone())
+    }
+
+    /// Answers every request with what `answer` makes of it, one after the other. Say `Connection: close` in it.
+    pub fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let authority = listener.local_addr().unwrap().to_string();
-        let (seen, answer) = (Arc::new(Mutex::new(Vec::new())), answer.into());
+        let seen = Arc::new(Mutex::new(Vec::new()));
         let stub = Self { authority, seen: Arc::clone(&seen) };
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -41,7 +47,7 @@ impl Stub {
     }
 }
 
-fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &str) {
+fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &impl Fn(&str) -> String) {
     let _unlimited = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     while !complete(&bytes) {
@@ -51,8 +57,9 @@ fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &str) {
         }
     }
     // Before the answer: who has the answer may look at once.
-    seen.lock().unwrap().push(String::from_utf8_lossy(&bytes).into_owned());
-    let _left = stream.write_all(answer.as_bytes());
+    let request = String::from_utf8_lossy(&bytes).into_owned();
+    seen.lock().unwrap().push(request.clone());
+    let _left = stream.write_all(answer(&request).as_bytes());
 }
 
 fn complete(bytes: &[u8]) -> bool {

@@ -59,7 +59,9 @@ impl LocalWorld {
 
     /// A configuration with these policies that may reach the sellers of these names and reads the chain.
     pub fn config(&self, sellers: &[&str], policies: impl IntoIterator<Item = Policy>) -> Config {
-        let config = Config::new(policies).set(&["network", NETWORK, "rpc"], self.world.rpc_url());
+        let config = Config::new(policies)
+            .set(&["network", NETWORK, "rpc"], self.world.rpc_url())
+            .set(&["network", NETWORK, "finality-blocks"], 0);
         sellers
             .iter()
             .fold(config, |config, name| config.allow_private(self.world.seller(name).expect("a seller").authority()))

@@ -46,7 +46,7 @@ pub enum Call {
 /// A transaction: all of its calls happen, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    id: u64,
+    hash: Hash,
     calls: Vec<Call>,
 }
 
@@ -54,13 +54,14 @@ impl Transaction {
     /// A transaction of these calls; the number makes its hash its own.
     #[must_use]
     pub fn new(id: u64, calls: Vec<Call>) -> Self {
-        Self { id, calls }
+        let hash = keccak256(format!("transaction {id} {calls:?}").as_bytes());
+        Self { hash, calls }
     }
 
     /// Its hash, wherever it is included.
     #[must_use]
-    pub fn hash(&self) -> [u8; 32] {
-        keccak256(format!("transaction {} {:?}", self.id, self.calls).as_bytes())
+    pub const fn hash(&self) -> [u8; 32] {
+        self.hash
     }
 
     /// Its hash as nodes print it.
@@ -293,6 +294,8 @@ pub enum Lie {
     OtherChain(u64),
     /// There is no token.
     NoCode,
+    /// The token knows no authorizations.
+    NoAuthorizations,
     /// Receipts tell of blocks that were undone as if they were in the chain.
     StaleReceipts,
     /// Every transfer went to this one.
@@ -450,6 +453,9 @@ impl View<'_> {
         }
         let asked = (selector == call_bytes("authorizationState(address,bytes32)", &[])).then_some(words);
         let Some([payer, nonce]) = asked else { return Err(refused(3, "execution reverted")) };
+        if self.lies(&Lie::NoAuthorizations) {
+            return Err(refused(3, "execution reverted"));
+        }
         let payer = payer.last_chunk::<20>().copied().map(Address::new).unwrap_or(Address::new([0; 20]));
         let ended = match self.mood {
             Mood::Lying(Lie::NeverUsed | Lie::StateUnused) => false,
@@ -488,11 +494,13 @@ impl View<'_> {
         if self.lies(&Lie::NoLogs) || self.lies(&Lie::NeverUsed) {
             return Ok(json!([]));
         }
-        let wanted = filter.get("topics").and_then(Value::as_array).cloned().unwrap_or_default();
+        let topic = |one: &Value| one.as_str().and_then(hex32::parse);
+        let any = |any: &Value| any.as_array().map(|any| any.iter().filter_map(topic).collect::<BTreeSet<_>>());
+        let wanted: Vec<_> = filter.get("topics").and_then(Value::as_array).into_iter().flatten().map(any).collect();
         let matches = |event: &Event| {
-            wanted.iter().enumerate().all(|(index, any)| match (any.as_array(), event.topics.get(index)) {
+            wanted.iter().enumerate().all(|(index, any)| match (any, event.topics.get(index)) {
                 (None, Some(_)) => true,
-                (Some(any), Some(topic)) => any.iter().any(|one| *one == json!(hex32::print(topic))),
+                (Some(any), Some(topic)) => any.contains(topic),
                 (_, None) => false,
             })
         };

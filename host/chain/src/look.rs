@@ -207,6 +207,9 @@ impl Reader {
     /// What became of one authorization, as of `anchor`. `watch` is what the last look at this payment left.
     pub async fn look_at(&self, anchor: &Anchor, subject: Subject<'_>, watch: &mut Watch, now: Timestamp) -> Finding {
         watch.keep_only(subject);
+        if let Err(error) = self.covers(subject.authorization.offer.network, anchor) {
+            return watch.failed(subject, error, now);
+        }
         let mut said = Vec::new();
         for source in &self.sources {
             match ask(source, anchor, subject, watch).await {
@@ -368,7 +371,7 @@ async fn search(
 }
 
 /// A block that is older than the payment, not much.
-async fn first_block(source: &Source, final_block: Block, created: Timestamp) -> Result<u64, ReadError> {
+pub(crate) async fn first_block(source: &Source, final_block: Block, created: Timestamp) -> Result<u64, ReadError> {
     let before = created.as_secs().saturating_sub(CLOCK_SKEW);
     let mut step = FIRST_STEP;
     loop {

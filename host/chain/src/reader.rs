@@ -53,6 +53,13 @@ pub enum ReadError {
         /// Ours.
         expected: u64,
     },
+    /// What is asked about is of another network than what is read.
+    Network {
+        /// What is read.
+        reads: Network,
+        /// What was asked about.
+        asked: Network,
+    },
     /// A node tells no finalized block.
     NotFinal {
         /// Which.
@@ -99,6 +106,9 @@ impl fmt::Display for ReadError {
             ),
             Self::Chain { node, is, expected } => {
                 write!(f, "chain node {node}: it is of chain {is}, not {expected}; correct `rpc` of this network")
+            }
+            Self::Network { reads, asked } => {
+                write!(f, "the reader of {reads} was asked about {asked}; ask the reader of that network")
             }
             Self::NotFinal { node, why } => {
                 write!(f, "chain node {node}: no finalized block: {why}; use another node, or set a depth")
@@ -234,6 +244,13 @@ impl Reader {
         }
         drop(known);
         Ok(Anchor { network: self.network, block, nodes: self.nodes() })
+    }
+
+    /// Whether `network` and the anchor are this reader's: the same token may have the same address on
+    /// several chains, and unused there means nothing here.
+    pub(crate) fn covers(&self, network: Network, anchor: &Anchor) -> Result<(), ReadError> {
+        let other = [network, anchor.network].into_iter().find(|asked| *asked != self.network);
+        other.map_or(Ok(()), |asked| Err(ReadError::Network { reads: self.network, asked }))
     }
 
     async fn final_block(&self, source: &Source) -> Result<Block, ReadError> {

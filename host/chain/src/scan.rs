@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::evm::Address;
+use countersign_core::time::Timestamp;
 
 use crate::events::{Act, Place, TRANSFER, Transfer, acts, all_kinds, transfer};
 use crate::node::RpcError;
+use crate::look::first_block;
 use crate::reader::{Anchor, ReadError, Reader};
 use crate::source::{Hash, Log, Source, Wanted, word};
 
@@ -26,6 +28,15 @@ pub struct Scan {
 }
 
 impl Reader {
+    /// A block that is older than a moment of our clock, not by much: where a scan from then on begins.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn first_block(&self, anchor: &Anchor, at: Timestamp) -> Result<u64, ReadError> {
+        let source = self.sources.first().ok_or_else(|| ReadError::Nodes("there is none".to_owned()))?;
+        first_block(source, anchor.block(), at).await
+    }
+
     /// Everything that the token says about `payers` in blocks `from..=to`, which must be final. A long
     /// range is not read at once: go on after [`Scan::through`].
     ///
@@ -39,6 +50,7 @@ impl Reader {
         payers: &BTreeSet<Address>,
         (from, to): (u64, u64),
     ) -> Result<Scan, ReadError> {
+        self.covers(self.network(), anchor)?;
         let finalized = anchor.block().number;
         if from > to || to > finalized {
             return Err(ReadError::Range { from, to, finalized });

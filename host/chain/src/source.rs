@@ -21,6 +21,9 @@ pub(crate) type Hash = [u8; 32];
 /// Most blocks one `eth_getLogs` asks for.
 pub const MAX_SPAN: u64 = 2_000;
 
+/// The code of an error that the contract itself gave.
+const REVERTED: i64 = 3;
+
 /// A block, as far as evidence needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
@@ -169,7 +172,7 @@ impl Source {
 
     async fn call_by_hash(&self, method: &'static str, subject: Value, at: &Hash) -> Read<Vec<u8>> {
         let answer = match self.node.call(method, json!([subject, by_hash(at)])).await {
-            Err(error @ RpcError::Refused { .. }) => {
+            Err(error @ RpcError::Refused { code, .. }) if code != REVERTED => {
                 return Err(ReadError::HashRead { node: self.name.clone(), why: error.to_string() });
             }
             answer => answer.map_err(|error| self.failed(method, error))?,

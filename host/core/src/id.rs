@@ -45,6 +45,14 @@ macro_rules! id {
                 Self(bytes)
             }
 
+            /// Below every identifier that is made at this moment or later, and above all earlier ones: those
+            /// begin with their moment and carry a version further down.
+            #[must_use]
+            pub fn first_of(at: Timestamp) -> Self {
+                let [_, _, t0, t1, t2, t3, t4, t5] = at.as_millis().to_be_bytes();
+                Self([t0, t1, t2, t3, t4, t5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+
             /// The sixteen bytes a store keeps.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 16] {

@@ -313,6 +313,24 @@ pub struct Denial {
     pub at: Timestamp,
 }
 
+/// What the log of records is at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeHead {
+    /// How many records.
+    pub size: u64,
+    /// The root over them, as RFC 6962 hashes it.
+    pub root: [u8; 32],
+}
+
+/// A signed checkpoint of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptCheckpoint {
+    /// Over how many records.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
+
 /// What shows that something happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -498,7 +516,7 @@ pub struct PaymentView {
     pub history: Vec<Step>,
 }
 
-/// Which payments to list. Newest first.
+/// Which payments to list: newest first, unless those after one are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PaymentFilter {
     /// Only of this workspace and agent.
@@ -509,6 +527,8 @@ pub struct PaymentFilter {
     pub states: Vec<State>,
     /// Only older than this one.
     pub before: Option<PaymentId>,
+    /// Only newer than this one, oldest first.
+    pub after: Option<PaymentId>,
     /// At most this many; the backend caps it at 500.
     pub limit: u32,
 }
@@ -668,9 +688,7 @@ impl Past {
     /// Everything from this moment on.
     #[must_use]
     pub fn since(at: Timestamp) -> Self {
-        let [_, _, t0, t1, t2, t3, t4, t5] = at.as_millis().to_be_bytes();
-        // Below every identifier of that moment: those carry a version further down.
-        Self::After(DecisionId::from_bytes([t0, t1, t2, t3, t4, t5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+        Self::After(DecisionId::first_of(at))
     }
 }
 
@@ -1016,4 +1034,29 @@ pub trait Ledger: Send + Sync {
 
     /// Appends a record.
     fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// How many records the log has, and the root over them: what a checkpoint is signed over.
+    fn tree_head(&self) -> Fut<'_, Result<TreeHead, LedgerError>>;
+
+    /// The lines of the records after number `after`, in order: at most `limit`, or fewer where they are
+    /// long, but one if there is one.
+    fn records(&self, after: u64, limit: u32) -> Fut<'_, Result<Vec<String>, LedgerError>>;
+
+    /// The numbers of the records about a payment, in order.
+    fn records_of(&self, payment: PaymentId) -> Fut<'_, Result<Vec<u64>, LedgerError>>;
+
+    /// The proof that record `seq` (from 1) is in the tree of the first `size` records, as RFC 6962 has it;
+    /// [`LedgerError::NotFound`] if there is no such record or tree.
+    fn inclusion(&self, seq: u64, size: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>>;
+
+    /// The proof that the tree of the first `new` records begins with that of the first `old`, as RFC 6962
+    /// has it; [`LedgerError::NotFound`] unless `1 <= old <= new` and there are as many.
+    fn consistency(&self, old: u64, new: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>>;
+
+    /// Keeps a signed checkpoint before it is shown to anybody. One that is not of this log, at this size, is
+    /// [`LedgerError::Conflict`]. The first of a size stays.
+    fn keep_checkpoint(&self, size: u64, note: String) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Kept checkpoints, the largest first.
+    fn checkpoints(&self, limit: u32) -> Fut<'_, Result<Vec<KeptCheckpoint>, LedgerError>>;
 }

@@ -76,6 +76,14 @@ impl Atomic {
         text.parse().map(Self).map_err(|_| MoneyError::TooLarge)
     }
 
+    /// Parses whole units: `0.001` with 6 decimals is 1000.
+    ///
+    /// # Errors
+    /// [`MoneyError`] for any other spelling, more decimals than the asset has, or 2^128 and more.
+    pub fn parse(text: &str, decimals: u8) -> Result<Self, MoneyError> {
+        parse_decimal(text, decimals).map(Self)
+    }
+
     /// Big-endian in 32 bytes, as the EVM and the ledger keep it.
     #[must_use]
     pub fn to_be_bytes32(self) -> [u8; 32] {
@@ -337,12 +345,11 @@ mod tests {
         check(u128::MAX - 1, u128::MAX, u64::MAX, u64::MAX - 1, u64::MAX);
         check(u128::MAX / 5, u128::MAX, 1_000_000_000_000_000, 200_000_000_000_000, 200_000_000_000_000);
         check(1, u128::MAX, u64::MAX, 0, 1);
-        for part in 0..60 {
-            for whole in 1..40 {
-                for units in 0..25 {
-                    let exact = (units * part.min(whole), whole);
-                    let (down, up) = (exact.0 / exact.1, exact.0.div_ceil(exact.1));
-                    check(u128::from(part), u128::from(whole), units, down, up);
+        for part in 0..60_u64 {
+            for whole in 1..40_u64 {
+                for units in 0..25_u64 {
+                    let product = units * part.min(whole);
+                    check(part.into(), whole.into(), units, product / whole, product.div_ceil(whole));
                 }
             }
         }

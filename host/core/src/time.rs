@@ -26,6 +26,13 @@ impl Timestamp {
         Self::from_millis(secs.saturating_mul(1_000))
     }
 
+    /// A moment as RFC 3339 with its offset; none for anything else, or before 1970.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let at = text.parse::<jiff::Timestamp>().ok()?;
+        u64::try_from(at.as_millisecond()).ok().map(Self::from_millis)
+    }
+
     /// Milliseconds since the epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
@@ -78,5 +85,15 @@ mod tests {
         check(0, "1970-01-01T00:00:00.000Z");
         check(1_795_346_471_005, "2026-11-22T11:21:11.005Z");
         check(u64::MAX, "9999-12-30T22:00:00.000Z");
+    }
+
+    #[test]
+    fn reads_rfc_3339() {
+        let read = |text: &str| Timestamp::parse(text).map(Timestamp::as_millis);
+        assert_eq!(read("2026-11-22T11:21:11.005Z"), Some(1_795_346_471_005));
+        assert_eq!(read("2026-11-22T12:21:11+01:00"), Some(1_795_346_471_000));
+        for bad in ["", "2026-11-22", "2026-11-22T11:21:11", "1969-12-31T23:59:59Z", "now"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
     }
 }

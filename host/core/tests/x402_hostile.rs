@@ -478,6 +478,7 @@ fn candidates_are_few_cheap_and_stable() {
         decimals: 18,
         eip712: Eip712 { name: "Dollar18".into(), version: "1".into() },
         price: Micros::parse("1").unwrap(),
+        quote: None,
     };
     let rail = X402::new(Arc::new(AssetTable::builtin().with_override(eighteen).unwrap()));
     let usd18 = altered(USDC, "0x1800000000000000000000000000000000000018")

@@ -240,7 +240,7 @@ fn sha256(token: &Secret) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Ledger, Module};
+    use crate::config::{Module, Store};
 
     /// Different bytes each time, and the same in each run.
     fn counting() -> impl FnMut(&mut [u8]) -> Result<(), ClockError> {
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(config.warnings, Vec::<String>::new());
         assert_eq!(config.check_builtins(&["vendor-allowlist", "spend-caps", "review-threshold"]), Ok(()));
         assert!(config.policies.values().all(|p| matches!(p.module, Module::Builtin(_))));
-        assert_eq!(config.ledger, Ledger::Sqlite { path: dir.join(LEDGER) });
+        assert_eq!(config.ledger.store, Store::Sqlite { path: dir.join(LEDGER) });
         assert_eq!(config.agents["scout"].token_sha256, sha256(&report.agent_token));
         assert_eq!(config.operators["alice"].token_sha256, sha256(&report.operator_token));
         assert_eq!(config.operators["alice"].roles.len(), 5);

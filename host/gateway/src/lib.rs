@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod books;
 pub mod builtin;
 pub mod casefile;
 pub mod chain;
@@ -15,10 +16,12 @@ pub mod flights;
 pub mod front;
 pub mod identity;
 pub mod init;
+pub mod log;
 pub mod past;
 pub mod problem;
 pub mod purchase;
 pub mod rate;
+pub mod reconcile;
 pub mod reload;
 pub mod serve;
 pub mod shadow;

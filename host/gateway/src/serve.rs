@@ -14,20 +14,27 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::chain::Chains;
-use crate::clock::SystemClock;
+use crate::clock::{SteadyClock, SystemClock, random};
 use crate::config::{self, Config, Environment};
 use crate::egress::{Dialer, Patience, tls};
 use crate::flights::Flights;
+use crate::log::Log;
 use crate::front::{Acceptor, Admin, Door, serve};
 use crate::rate::RateLimiter;
 use crate::reload::{FirstStart, Reloader};
 use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
-use crate::{reload, store, wallet, watch as watching};
+use crate::{reconcile, reload, store, wallet, watch as watching};
 
 /// How often lapsed approvals are looked for, in milliseconds.
 const EXPIRY_MS: u64 = 5_000;
+
+/// How often the ledger is compared with the chain, in milliseconds.
+const RECONCILE_MS: u64 = 600_000;
+
+/// How often the records are signed for, if there are new ones, in milliseconds.
+const CHECKPOINT_MS: u64 = 2_000;
 
 /// Operators' calls that carry modules at a time.
 const STAGING: usize = 2;
@@ -71,6 +78,7 @@ impl Running {
         while self.gateway.flights.count() > 0 {
             self.gateway.clock.sleep(10).await;
         }
+        checkpoint(&self.gateway).await;
     }
 }
 
@@ -80,14 +88,20 @@ impl Running {
 /// [`StartError`] names what could not be used and what to do.
 pub async fn start(config: Config, environment: Environment, patience: Patience) -> Result<Running, StartError> {
     config.check_paths().map_err(|e| fail("paths")(&e))?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(Arc::new(SystemClock)));
     let now = clock.now().map_err(|e| fail("clock")(&e))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
     let key = store.key();
+    let fresh = random(&*clock).map_err(|e| fail("clock")(&e))?;
+    let log = Log::open(&config.ledger, store.store_id(), fresh).map_err(|e| fail("ledger.log-key")(&e))?;
     let ledger: Arc<dyn Ledger> = Arc::new(store);
+    match log.compare(&*ledger, now).await.map_err(|e| fail("ledger.anchor")(&e))? {
+        Some(stop) => tracing::error!(why = stop.reason, "nothing is signed until an operator lifts this stop"),
+        None => tracing::info!(key = %log.verifier(), "records are checked with this key"),
+    }
     if !reload::has_good_one(&*ledger).await.map_err(|e| fail("ledger")(&e))? {
         // Nothing could serve in their place: better told at once.
         config.check_modules().map_err(|e| fail("paths")(&e))?;
@@ -125,6 +139,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let gateway = Arc::new(Gateway {
         clock: Arc::clone(&clock),
         ledger,
+        log,
         key,
         live: ArcSwap::from_pointee(snapshot),
         signers,
@@ -148,7 +163,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let door = Door::Admin(Admin { gateway: Arc::clone(&gateway), reloader: Arc::clone(&reloader) });
     tasks.spawn(serve(operators, door, stopped.clone()));
     tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
-    tasks.spawn(expire(Arc::clone(&gateway), stopped));
+    tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));
+    tasks.spawn(vouch(Arc::clone(&gateway), stopped.clone()));
+    tasks.spawn(compare(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks })
 }
@@ -174,6 +191,44 @@ async fn expire(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
             Ok(count) => tracing::info!(count, "approvals lapsed"),
             Err(error) => tracing::warn!(%error, "approvals could not be lapsed"),
         }
+    }
+}
+
+/// Signs what was recorded, every now and then.
+async fn vouch(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = gateway.clock.sleep(CHECKPOINT_MS) => checkpoint(&gateway).await,
+        }
+    }
+}
+
+/// Compares the ledger with the chain, every now and then, if there is a node to ask.
+async fn compare(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut reach = reconcile::FIRST_MS;
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = gateway.clock.sleep(RECONCILE_MS) => {}
+        }
+        let Ok(now) = gateway.clock.now() else { continue };
+        if gateway.chains.all().is_empty() {
+            continue;
+        }
+        match reconcile::run(&gateway, now.minus_millis(reach)).await {
+            Ok(compared) => {
+                reach = reconcile::OVERLAP_MS;
+                tracing::info!(verdict = compared.report.verdict().as_str(), "compared with the chain");
+            }
+            Err(error) => tracing::warn!(%error, "not compared with the chain"),
+        }
+    }
+}
+
+async fn checkpoint(gateway: &Gateway) {
+    if let Err(error) = gateway.log.checkpoint(&*gateway.ledger).await {
+        tracing::error!(%error, "the records could not be signed for");
     }
 }
 

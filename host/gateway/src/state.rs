@@ -15,6 +15,7 @@ use crate::chain::Chains;
 use crate::config::Config;
 use crate::egress::Dialer;
 use crate::flights::Flights;
+use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::shadow::Shadows;
 use crate::stops::Stops;
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// The store.
     pub ledger: Arc<dyn Ledger>,
+    /// Who vouches for the store's records.
+    pub log: Log,
     /// The store's own key for digests.
     pub key: [u8; 32],
     /// The current generation.

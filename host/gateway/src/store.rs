@@ -7,7 +7,7 @@ use countersign_core::time::Timestamp;
 use countersign_ledger::{Options, SqliteLedger};
 
 use crate::clock::{SystemClock, random};
-use crate::config::{Config, Ledger};
+use crate::config::{Config, Store};
 
 /// Why the ledger could not be opened.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub fn open(config: &Config, now: Timestamp) -> Result<SqliteLedger, StoreError>
     let (key, id) = (random(clock).map_err(|e| fail(&e))?, random(clock).map_err(|e| fail(&e))?);
     let mut options = Options::new(key, id);
     options.answers.keep_millis = config.responses.keep_ms;
-    let Ledger::Sqlite { path } = &config.ledger;
+    let Store::Sqlite { path } = &config.ledger.store;
     SqliteLedger::open(path, options, now).map_err(|e| fail(&e))
 }
 
@@ -40,6 +40,6 @@ pub fn open(config: &Config, now: Timestamp) -> Result<SqliteLedger, StoreError>
 /// # Errors
 /// When there is none, or it is of another version.
 pub fn open_read_only(config: &Config) -> Result<SqliteLedger, StoreError> {
-    let Ledger::Sqlite { path } = &config.ledger;
+    let Store::Sqlite { path } = &config.ledger.store;
     SqliteLedger::open_read_only(path).map_err(|e| StoreError(e.to_string()))
 }

@@ -1,7 +1,9 @@
 //! How ledger values look to people and programs: one place, so that every door says the same.
 
 use countersign_core::budget::{self, HOST};
-use countersign_core::ledger::{Approval, BudgetView, HoldView, PaymentView, Reporter, Session, Suspension, UseReport};
+use countersign_core::ledger::{
+    Approval, BudgetView, HoldView, PaymentView, Refund, Reporter, Session, Suspension, UseReport,
+};
 use countersign_core::money::Micros;
 use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
@@ -84,11 +86,18 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         "holds": holds,
         "approval": payment.approval,
         "transaction": payment.transaction,
+        "evidence": payment.evidence,
+        "refunds": payment.refunds.iter().map(|r| refund(r, facts.asset_decimals)).collect::<Vec<_>>(),
         "valid_before": valid_before,
         "claims": facts.claims,
         "history": history,
         "use": used(&payment.uses, viewer),
     })
+}
+
+/// Money that came back, in whole units of the paid asset.
+fn refund(refund: &Refund, decimals: u8) -> Value {
+    json!({"amount": refund.amount.display(decimals), "at": refund.at.to_string(), "source": refund.source})
 }
 
 /// What became of it: the word of a person, or else of the agent, and every word there is. Agents do
@@ -158,6 +167,8 @@ fn hold(view: &HoldView, currency: &str) -> Value {
         "limit": amount(hold.limit, hold.unit),
         "unit": unit(hold.unit, currency),
         "open": view.open,
+        "spent": amount(view.spent, hold.unit),
+        "refunded": amount(view.refunded, hold.unit),
     })
 }
 

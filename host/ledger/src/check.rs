@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use countersign_audit::canon::Json;
+use countersign_audit::note::{Checkpoint, text_of};
+use countersign_audit::record::Record;
+use countersign_audit::tlog::{Frontier, Hash, leaf_hash, stored_count};
 use countersign_core::budget::{HOST, Ring};
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{Refund, RefundSource};
 use countersign_core::money::Atomic;
 use countersign_core::payment::{State, TRANSITIONS};
 use countersign_core::time::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::audit::record_hash;
 use crate::life::atomic;
 use crate::open::{OpenError, reader};
 use crate::refunds;
@@ -24,9 +27,8 @@ use crate::sql::{Answer, all};
 pub struct ChainReport {
     /// How many records.
     pub records: u64,
-    /// The last record's hash; zero without records. Kept elsewhere, it shows later that nothing
-    /// was cut off.
-    pub head: [u8; 32],
+    /// The root over them. Kept elsewhere, it shows later that nothing was cut off or written anew.
+    pub root: Hash,
 }
 
 /// Why a chain was not verified.
@@ -101,37 +103,66 @@ pub fn verify_chain(path: &Path) -> Result<ChainReport, ChainError> {
     chain(&open(path)?)
 }
 
-type Record = (u64, u64, String, String, [u8; 32], [u8; 32]);
+type Row = (u64, u64, String, String, Hash);
 
-fn record(r: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
-    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
+fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))
 }
 
+/// Recomputes all of it from the records' own bytes: links, hashes, tree, and what was signed of it.
 fn chain(conn: &Connection) -> Result<ChainReport, ChainError> {
-    let mut statement = conn.prepare("SELECT seq,at,kind,body,prev,hash FROM audit ORDER BY seq")?;
+    let mut signed: BTreeMap<u64, String> =
+        all(conn, "SELECT size,note FROM checkpoint", [], |r| Ok((r.get(0)?, r.get(1)?)))?.into_iter().collect();
+    let mut statement = conn.prepare("SELECT seq,at,kind,body,leaf FROM audit ORDER BY seq")?;
     let mut rows = statement.query([])?;
-    let mut report = ChainReport { records: 0, head: [0; 32] };
-    while let Some(r) = rows.next()? {
-        let expected = report.records.saturating_add(1);
+    let mut nodes = conn.prepare("SELECT hash FROM audit_node WHERE idx=?1")?;
+    let mut tree = Frontier::default();
+    let mut last: Hash = [0; 32];
+    loop {
+        let expected = tree.size().saturating_add(1);
         let broken = |why: &str| ChainError::Broken { seq: expected, why: why.to_owned() };
-        let (seq, at, kind, body, prev, hash): Record = record(r).map_err(|e| broken(&e.to_string()))?;
+        if let Some(note) = signed.remove(&tree.size()) {
+            let checkpoint = text_of(&note).and_then(str::parse::<Checkpoint>);
+            if !checkpoint.is_ok_and(|c| (c.size, c.root) == (tree.size(), tree.root())) {
+                return Err(broken("the checkpoint before it was signed over other records"));
+            }
+        }
+        let Some(r) = rows.next()? else { break };
+        let (seq, at, kind, body, leaf) = row(r).map_err(|e| broken(&e.to_string()))?;
         if seq != expected {
             return Err(broken("it is missing"));
         }
-        if prev != report.head {
+        let json = Json::parse(&body).map_err(|e| broken(&e.to_string()))?;
+        let record = Record::of(&json).map_err(|e| broken(&e.to_string()))?;
+        if record.prev != last {
             return Err(broken("it does not follow from the record before it"));
         }
-        if record_hash(seq, &prev, &body) != hash {
+        if leaf_hash(body.as_bytes()) != leaf {
             return Err(broken("its hash is not that of its content"));
         }
-        let parsed: serde_json::Value = serde_json::from_str(&body).map_err(|e| broken(&e.to_string()))?;
-        let says = |key: &str| parsed.get(key).cloned().unwrap_or_default();
-        if says("at") != at || says("kind") != kind {
+        if (record.seq, record.at, record.kind) != (seq, at, kind.as_str()) {
             return Err(broken("its columns are not what its content says"));
         }
-        report = ChainReport { records: seq, head: hash };
+        let mut complete = Vec::new();
+        tree.push_each(leaf, |idx, hash| complete.push((idx, *hash)));
+        for (idx, hash) in complete {
+            let stored: Option<Hash> =
+                nodes.query_row([idx], |r| r.get(0)).optional().map_err(|e| broken(&e.to_string()))?;
+            if stored != Some(hash) {
+                return Err(broken("a hash of the tree above it is not what it must be"));
+            }
+        }
+        last = leaf;
     }
-    Ok(report)
+    let end = |why: &str| ChainError::Broken { seq: tree.size().saturating_add(1), why: why.to_owned() };
+    if !signed.is_empty() {
+        return Err(end("it is missing: a checkpoint was signed over more records"));
+    }
+    let count: u64 = conn.query_row("SELECT count(*) FROM audit_node", [], |r| r.get(0))?;
+    if count != stored_count(tree.size()).saturating_sub(tree.size()) {
+        return Err(end("the tree has hashes of records that are not there"));
+    }
+    Ok(ChainReport { records: tree.size(), root: tree.root() })
 }
 
 /// Checks the store at `path`: limits, counters against holds, states against histories, the chain,

@@ -14,19 +14,22 @@ const NOTED_EVERY: u64 = 60_000;
 
 /// The latest moment known to be written: that of the last record, or one noted before it.
 pub(crate) fn latest(conn: &Connection) -> Answer<Timestamp> {
-    let last = one(conn, "SELECT at FROM audit ORDER BY seq DESC LIMIT 1", [], |r| r.get(0))?.unwrap_or(0);
-    Ok(Timestamp::from_millis(last).max(noted(conn)?))
+    read(conn).map(|(last, noted)| last.max(noted))
 }
 
-fn noted(conn: &Connection) -> Answer<Timestamp> {
-    let noted = one(conn, "SELECT v FROM meta WHERE k='moment'", [], |r| r.get(0))?;
-    Ok(Timestamp::from_millis(noted.unwrap_or(0)))
+/// The moment of the last record, and the one that was noted.
+fn read(conn: &Connection) -> Answer<(Timestamp, Timestamp)> {
+    let sql = "SELECT (SELECT at FROM audit ORDER BY seq DESC LIMIT 1),(SELECT v FROM meta WHERE k='moment')";
+    let moment = |at: Option<u64>| Timestamp::from_millis(at.unwrap_or(0));
+    let found = one(conn, sql, [], |r| Ok((moment(r.get(0)?), moment(r.get(1)?))))?;
+    Ok(found.unwrap_or_default())
 }
 
 /// Refuses a purchase whose moment lies further back than a sound clock explains: windows that are over
 /// would be opened again by it. A jump ahead cannot be judged here; the caller has a monotonic clock.
 pub(crate) fn check(conn: &Connection, at: Timestamp) -> Answer<()> {
-    let latest = latest(conn)?;
+    let (last, noted) = read(conn)?;
+    let latest = last.max(noted);
     if at.plus_millis(SLACK) < latest {
         let why = format!(
             "this purchase is of {at}, but the ledger was written at {latest} already: the clock was set back; \
@@ -34,7 +37,7 @@ pub(crate) fn check(conn: &Connection, at: Timestamp) -> Answer<()> {
         );
         return Err(Fault::Told(LedgerError::Unavailable(why)));
     }
-    if at > noted(conn)?.plus_millis(NOTED_EVERY) {
+    if at > noted.plus_millis(NOTED_EVERY) {
         let sql = "INSERT INTO meta(k,v) VALUES('moment',?1) ON CONFLICT(k) DO UPDATE SET v=max(v,excluded.v)";
         run(conn, sql, [at.as_millis()])?;
     }

@@ -4,18 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::ledger::{Commit, FactsQuery, PaymentFilter};
+use countersign_core::ledger::{Commit, PaymentFilter};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
 use rusqlite::Connection;
 
+use crate::common::*;
 use crate::sql::Done;
 use crate::{approvals, commit, deny, life, open, read, schema, tallies};
-use common::*;
-
-#[expect(dead_code, reason = "made for the tests outside the crate")]
-#[path = "../tests/ledger/common.rs"]
-mod common;
 
 const EPOCH: u64 = 1;
 
@@ -31,8 +27,9 @@ fn change(conn: &Connection, n: u64, from: State, what: Event) {
 fn holds() -> [countersign_core::verdict::Hold; 3] {
     let wide = |name, window| hold(name, window, 1 << 50, 1);
     [
-        wide("day", Window::Day(String::new())),
-        wide("rolling", Window::Rolling(3_600)),
+        // One name over two windows at once, as the spend caps have it.
+        wide("agent", Window::Day(String::new())),
+        wide("agent", Window::Rolling(3_600)),
         wide("lifetime", Window::Lifetime),
     ]
 }
@@ -79,20 +76,6 @@ fn the_hot_paths_cost_the_same_however_much_there_is() {
     )
     .unwrap();
     let conn = conn;
-    let query = |n| {
-        let f = facts();
-        FactsQuery {
-            key: key(n),
-            session: None,
-            host: f.host,
-            pay_to: f.pay_to,
-            method: f.method,
-            path: f.path,
-            fingerprint: fingerprint(n),
-            amount: f.amount,
-            at: T0,
-        }
-    };
     let filter = PaymentFilter {
         owner: Some(("lab".into(), "scout".into())),
         states: vec![State::Redeemable, State::Denied],
@@ -106,7 +89,7 @@ fn the_hot_paths_cost_the_same_however_much_there_is() {
         ("settle", Box::new(|n| change(conn, n, State::Signed, Event::Redeemed))),
         ("deny", Box::new(|n| deny_one(conn, n + 1))),
         ("deny again", Box::new(|n| deny_one(conn, n + 1))),
-        ("facts", Box::new(|n| drop(tallies::facts(conn, &query(n)).unwrap()))),
+        ("facts", Box::new(|n| drop(tallies::facts(conn, &facts_query(n)).unwrap()))),
         ("latest", Box::new(|n| drop(read::latest(conn, &key(n)).unwrap()))),
         ("unfinished", Box::new(|n| drop(read::unfinished(conn, ("lab", "scout"), fingerprint(n), T0).unwrap()))),
         ("payments", Box::new(|_| drop(read::payments(conn, &filter).unwrap()))),

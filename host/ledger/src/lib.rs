@@ -1,7 +1,7 @@
 //! The ledger of Countersign, and the only user of the database.
 //!
 //! [`SqliteLedger`] implements [`Ledger`]: one writer with group commit over SQLite in WAL mode with
-//! full synchronisation, a few readers, and one hash chain of records. A reply means durable.
+//! full synchronisation, a few readers, and one log of records. A reply means durable.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -29,6 +29,10 @@ mod check;
 mod clock;
 mod commit;
 #[cfg(test)]
+#[expect(dead_code, reason = "made for the tests outside the crate")]
+#[path = "../tests/ledger/common.rs"]
+mod common;
+#[cfg(test)]
 mod cost;
 mod deny;
 mod generations;
@@ -39,6 +43,8 @@ mod past;
 mod proof;
 mod read;
 mod readers;
+#[cfg(test)]
+mod reference;
 mod refunds;
 mod schema;
 mod sql;
@@ -61,8 +67,8 @@ use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Finalized, Fingerprint, Fut, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter, PaymentView,
-    PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition, UseReport,
+    Finalized, Fingerprint, Fut, KeptCheckpoint, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter,
+    PaymentView, PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition, TreeHead, UseReport,
 };
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
@@ -434,5 +440,34 @@ impl Ledger for SqliteLedger {
     fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>> {
         self.told_of(note.at);
         self.write(Class::Growth, move |conn| admin::note(conn, &note))
+    }
+
+    fn tree_head(&self) -> Fut<'_, Result<TreeHead, LedgerError>> {
+        self.read(audit::head)
+    }
+
+    fn records(&self, after: u64, limit: u32) -> Fut<'_, Result<Vec<String>, LedgerError>> {
+        self.read(move |conn| audit::records(conn, after, limit))
+    }
+
+    fn records_of(&self, payment: PaymentId) -> Fut<'_, Result<Vec<u64>, LedgerError>> {
+        self.read(move |conn| audit::records_of(conn, payment))
+    }
+
+    fn inclusion(&self, seq: u64, size: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>> {
+        self.read(move |conn| audit::inclusion(conn, seq, size))
+    }
+
+    fn consistency(&self, old: u64, new: u64) -> Fut<'_, Result<Vec<[u8; 32]>, LedgerError>> {
+        self.read(move |conn| audit::consistency(conn, old, new))
+    }
+
+    fn keep_checkpoint(&self, size: u64, note: String) -> Fut<'_, Result<(), LedgerError>> {
+        // Small, and what a stop on a full disk is proven with.
+        self.write(Class::Relief, move |conn| audit::keep(conn, size, &note))
+    }
+
+    fn checkpoints(&self, limit: u32) -> Fut<'_, Result<Vec<KeptCheckpoint>, LedgerError>> {
+        self.read(move |conn| audit::checkpoints(conn, limit))
     }
 }

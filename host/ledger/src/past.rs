@@ -1,12 +1,13 @@
 //! Decisions as they were recorded, a page at a time, each checked against the record that vouches
 //! for it.
 
+use countersign_audit::tlog::leaf_hash;
 use countersign_core::id::{DecisionId, PaymentId};
 use countersign_core::ledger::{DecisionRecord, Past, PastDecision, PaymentFacts};
 use rusqlite::{Connection, Row};
 use serde_json::Value;
 
-use crate::audit::{digest_hex, record_hash};
+use crate::audit::digest_hex;
 use crate::sql::{Answer, Fault, all, one};
 
 /// Decisions of one page.
@@ -104,14 +105,13 @@ fn past(conn: &Connection, s: Stored) -> Answer<PastDecision> {
     })
 }
 
-/// The record carries the digests of what was asked and answered, and is itself part of the chain.
+/// The record carries the digests of what was asked and answered, and is itself part of the log.
 fn damage(conn: &Connection, id: DecisionId, s: &Stored) -> Answer<Option<String>> {
     let said = |what: &str| Ok(Some(what.to_owned()));
-    let sql = "SELECT body,prev,hash FROM audit WHERE seq=?1";
-    let found =
-        one(conn, sql, [s.seq], |r| Ok((r.get::<_, String>(0)?, r.get::<_, [u8; 32]>(1)?, r.get::<_, [u8; 32]>(2)?)))?;
-    let Some((body, prev, hash)) = found else { return said("the record that vouches for it is missing") };
-    if record_hash(s.seq, &prev, &body) != hash {
+    let sql = "SELECT body,leaf FROM audit WHERE seq=?1";
+    let found = one(conn, sql, [s.seq], |r| Ok((r.get::<_, String>(0)?, r.get::<_, [u8; 32]>(1)?)))?;
+    let Some((body, leaf)) = found else { return said("the record that vouches for it is missing") };
+    if leaf_hash(body.as_bytes()) != leaf {
         return said("the record that vouches for it was changed");
     }
     let body: Value = serde_json::from_str(&body).unwrap_or_default();

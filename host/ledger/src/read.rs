@@ -205,13 +205,17 @@ pub(crate) fn unfinished(
 pub(crate) fn payments(conn: &Connection, filter: &PaymentFilter) -> Answer<Vec<PaymentView>> {
     let limit = filter.limit.min(MOST_LISTED);
     let before = filter.before.map_or([0xff; 16], |id| *id.as_bytes());
+    let after = filter.after.map_or([0; 16], |id| *id.as_bytes());
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
     let id = |r: &Row<'_>| r.get::<_, [u8; 16]>(0);
     let mut ids = Vec::new();
     if let Some(session) = filter.session {
         // A session is bounded by its own number of payments and by the rate of denials.
-        let sql = "SELECT id,state,workspace,agent FROM payment WHERE session=?1 AND id<?2 ORDER BY id DESC";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query((session.as_bytes(), before))?;
+        let sql = format!(
+            "SELECT id,state,workspace,agent FROM payment WHERE session=?1 AND id<?2 AND id>?3 ORDER BY id {order}"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query((session.as_bytes(), before, after))?;
         let limit = usize::try_from(limit).unwrap_or(0);
         while let Some(r) = rows.next()? {
             if ids.len() >= limit {
@@ -229,23 +233,18 @@ pub(crate) fn payments(conn: &Connection, filter: &PaymentFilter) -> Answer<Vec<
         }
     } else {
         let states = if filter.states.is_empty() { State::ALL.to_vec() } else { filter.states.clone() };
+        let range = format!("id>? AND id<? ORDER BY id {order} LIMIT ?");
+        let owned = format!("SELECT id FROM payment WHERE workspace=? AND agent=? AND state=? AND {range}");
+        let any = format!("SELECT id FROM payment WHERE state=? AND {range}");
         for state in states {
             ids.extend(match &filter.owner {
-                Some((workspace, agent)) => all(
-                    conn,
-                    "SELECT id FROM payment WHERE workspace=?1 AND agent=?2 AND state=?3 AND id<?4 ORDER BY id DESC LIMIT ?5",
-                    (workspace, agent, state.number(), before, limit),
-                    id,
-                )?,
-                None => all(
-                    conn,
-                    "SELECT id FROM payment WHERE state=?1 AND id<?2 ORDER BY id DESC LIMIT ?3",
-                    (state.number(), before, limit),
-                    id,
-                )?,
+                Some((workspace, agent)) => {
+                    all(conn, &owned, (workspace, agent, state.number(), after, before, limit), id)?
+                }
+                None => all(conn, &any, (state.number(), after, before, limit), id)?,
             });
         }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.sort_unstable_by(|a, b| if filter.after.is_some() { a.cmp(b) } else { b.cmp(a) });
         ids.dedup();
         ids.truncate(usize::try_from(limit).unwrap_or(0));
     }

@@ -257,9 +257,26 @@ BEGIN SELECT RAISE(ABORT,'generations are not deleted'); END;
 CREATE TRIGGER generation_unchanged BEFORE UPDATE ON generation
 BEGIN SELECT RAISE(ABORT,'generations are not changed'); END;
 
+-- The log of records; its format is documented in docs/ledger.md. `leaf` is the hash of `body`.
 CREATE TABLE audit(
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL,
-  body TEXT NOT NULL, prev BLOB NOT NULL CHECK(length(prev)=32), hash BLOB NOT NULL CHECK(length(hash)=32)
+  body TEXT NOT NULL, leaf BLOB NOT NULL CHECK(length(leaf)=32)
 ) STRICT;
+-- Over what a record says itself: an index cannot say otherwise.
+CREATE INDEX audit_payment ON audit(json_extract(body,'$.payment')) WHERE json_extract(body,'$.payment') IS NOT NULL;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT,'records are not deleted'); END;
 CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT,'records are not changed'); END;
+
+-- The complete subtrees of two leaves or more, numbered as C2SP's tlog does.
+CREATE TABLE audit_node(idx INTEGER PRIMARY KEY, hash BLOB NOT NULL CHECK(length(hash)=32)) STRICT;
+CREATE TRIGGER audit_node_kept BEFORE DELETE ON audit_node
+BEGIN SELECT RAISE(ABORT,'hashes of records are not deleted'); END;
+CREATE TRIGGER audit_node_unchanged BEFORE UPDATE ON audit_node
+BEGIN SELECT RAISE(ABORT,'hashes of records are not changed'); END;
+
+-- What was signed of the log and shown to somebody.
+CREATE TABLE checkpoint(size INTEGER PRIMARY KEY CHECK(size>=0), note TEXT NOT NULL) STRICT;
+CREATE TRIGGER checkpoint_kept BEFORE DELETE ON checkpoint
+BEGIN SELECT RAISE(ABORT,'checkpoints are not deleted'); END;
+CREATE TRIGGER checkpoint_unchanged BEFORE UPDATE ON checkpoint
+BEGIN SELECT RAISE(ABORT,'checkpoints are not changed'); END;

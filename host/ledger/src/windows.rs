@@ -358,6 +358,16 @@ fn create(conn: &Connection, budget: BudgetId, hold: &PlacedHold, at: Timestamp)
     Ok(Row { shared, ..Row::default() })
 }
 
+/// Whether another window of the same owner's name and unit holds anything after record `known`. Windows that
+/// are held together, as an hour and a day of one agent, never do.
+fn newer(conn: &Connection, budget: BudgetId, hold: &PlacedHold, known: u64) -> Answer<bool> {
+    let (unit, ..) = columns(hold.unit, &hold.window);
+    let sql = "SELECT 1 FROM budget b CROSS JOIN hold h ON h.budget=b.id AND h.seq>?5
+               WHERE b.owner=?1 AND b.name=?2 AND b.unit=?3 AND b.id<>?4 LIMIT 1";
+    let params = (&hold.owner, &hold.name, unit, budget.as_bytes(), known);
+    Ok(one(conn, sql, params, |_| Ok(()))?.is_some())
+}
+
 /// What purchases of the same owner's name and unit hold or have spent under another window, decided within
 /// this one and after record `known`, by the moment of the decision: each purchase once, with its largest
 /// hold. Counting it here is what makes changing a budget's window free nothing. It errs on the safe side:
@@ -371,11 +381,17 @@ fn missing(
     now: Timestamp,
     known: u64,
 ) -> Answer<Vec<(Timestamp, u64)>> {
-    let from = match ring(&hold.window) {
+    let ring = ring(&hold.window);
+    let from = match ring {
         Some(ring) => ring.gone(now).map_or(0, |gone| gone.saturating_add(1)),
         None => hold.win,
     };
+    // A rolling window keeps or drops whole buckets.
+    let start = |at: Timestamp| ring.map_or(at.as_millis(), |ring| ring.bucket(at));
     let mut found: BTreeMap<[u8; 16], (Timestamp, u64)> = BTreeMap::new();
+    if !newer(conn, budget, hold, known)? {
+        return Ok(Vec::new());
+    }
     for sibling in siblings(conn, budget, hold)? {
         let sql = "SELECT h.payment,h.at,CASE h.open WHEN 1 THEN h.amount ELSE h.settled-h.refunded END,
                      EXISTS(SELECT 1 FROM hold o WHERE o.payment=h.payment AND o.budget=?3)
@@ -390,7 +406,7 @@ fn missing(
                 break;
             }
             let (amount, own): (u64, bool) = (r.get(2)?, r.get(3)?);
-            if at.as_millis() < from || amount == 0 || own {
+            if start(at) < from || amount == 0 || own {
                 continue;
             }
             sum = sum.saturating_add(amount);

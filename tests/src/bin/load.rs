@@ -85,7 +85,8 @@ fn express() -> Value {
     let peers = Peers::start();
     let config = Config::new(policies())
         .allow_private(authority(&peers.v2))
-        .set(&["network", NETWORK, "rpc"], peers.rpc.as_str());
+        .set(&["network", NETWORK, "rpc"], peers.rpc.as_str())
+        .set(&["network", NETWORK, "finality-blocks"], 0);
     let gateway = Gateway::start(unlimited(config));
     let url = format!("{}/cheap", peers.v2);
     // Both sides have everything loaded and compiled before they are timed.

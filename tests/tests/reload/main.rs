@@ -47,7 +47,7 @@ mod saves;
 mod tighten;
 
 /// Generous: a new module is compiled, on a machine that may be busy. Nothing here depends on how long it takes.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Longer than the gateway waits after an event, so that it looks at what is there meanwhile.
 const SETTLED: Duration = Duration::from_millis(600);
 /// What no compiler takes for a module.

@@ -2,10 +2,12 @@
 
 use countersign_chain::fake::{Chain, FakeNode, Lie, Mood, Transaction};
 use countersign_chain::{
-    CONFIRM_SECONDS, Finality, Finding, LASTING_MS, Node, Pending, ReadError, Reader, Unused, Watch,
+    CONFIRM_SECONDS, Finality, Finding, LASTING_MS, Node, Pending, ReadError, Reader, Subject, Unused, Watch,
 };
 use countersign_core::evm::hex32;
 use countersign_core::money::Atomic;
+use countersign_core::time::Timestamp;
+use countersign_core::x402::{Authorization, Network, Offer};
 use std::sync::Arc;
 
 use crate::support::{
@@ -187,6 +189,11 @@ fn one_node_must_say_it_twice_ten_minutes_apart_by_both_clocks() {
     node.set(Mood::Honest);
     final_at(&chain, 300 + CONFIRM_SECONDS);
     assert!(waits(&reader, &mut watch, 320 + CONFIRM_SECONDS));
+    // So does another reason.
+    let (chain, _, reader, mut watch) = begin();
+    chain.mine(BEGIN + 400, vec![tx(1, &[cancel(&pay)])]);
+    final_at(&chain, 300 + CONFIRM_SECONDS);
+    assert!(waits(&reader, &mut watch, 320 + CONFIRM_SECONDS));
     // No word does not.
     let (chain, node, reader, mut watch) = begin();
     node.set(Mood::Down);
@@ -359,6 +366,7 @@ fn nodes_that_cannot_be_believed_are_named_with_what_to_do() {
     check(Mood::Down, ["chain node b", "no answer"]);
     check(Mood::Lying(Lie::OtherChain(1)), ["chain node b", "it is of chain 1, not 84532"]);
     check(Mood::Lying(Lie::NoCode), ["chain node b", "no code at the token's address"]);
+    check(Mood::Lying(Lie::NoAuthorizations), ["chain node b", "execution reverted"]);
     check(Mood::Lying(Lie::NoHashReads), ["chain node b", "EIP-1898"]);
     check(Mood::Lying(Lie::RefusesHashes), ["chain node b", "EIP-1898"]);
 }
@@ -377,14 +385,15 @@ fn one_lying_node_of_two_decides_nothing() {
         Lie::OtherHashes,
     ];
     for lie in lies {
-        for (i, redeemed) in [true, false].into_iter().enumerate() {
+        for (i, redeemed) in [true, false, true, false].into_iter().enumerate() {
             let chain = chain();
-            let (_, b, reader) = two(&chain);
+            let (a, b, reader) = two(&chain);
+            let liar = if i < 2 { a } else { b };
             let pay = authorization(1, 3_000);
             let all: Vec<Transaction> = if redeemed { vec![tx(1, &[redeem(&pay)])] } else { Vec::new() };
             chain.mine(BEGIN + 10, all);
             grow(&chain, 100);
-            b.set(Mood::Lying(lie.clone()));
+            liar.set(Mood::Lying(lie.clone()));
             let mut watch = Watch::default();
             for seconds in [300, 1_000, 5_000, 50_000] {
                 match look(&reader, &pay, None, &mut watch, seconds) {
@@ -431,7 +440,7 @@ fn a_long_search_goes_on_where_it_was_even_in_small_steps() {
     // Older blocks than the payment, so that the search does not begin at the first.
     grow(&chain, 300);
     chain.mine(BEGIN + 200_000, Vec::new());
-    let pay = countersign_core::x402::Authorization { valid_before: BEGIN + 300_000, ..pay };
+    let pay = Authorization { valid_before: BEGIN + 300_000, ..pay };
     chain.mine(BEGIN + 200_010, vec![tx(1, &[redeem(&pay)])]);
     grow(&chain, 1_200);
     node.set(Mood::Narrow(10));
@@ -452,16 +461,39 @@ fn a_long_search_goes_on_where_it_was_even_in_small_steps() {
 }
 
 #[test]
+fn a_payment_of_another_network_is_not_looked_for_here() {
+    let chain = chain();
+    let (_, _, reader) = two(&chain);
+    final_at(&chain, 400);
+    let elsewhere = Network::new(8_453).unwrap();
+    let pay = authorization(1, 300);
+    let pay = Authorization { offer: Offer { network: elsewhere, ..pay.offer }, ..pay };
+    let finding = look(&reader, &pay, None, &mut Watch::default(), 500);
+    let error = ReadError::Network { reads: network(), asked: elsewhere };
+    assert_eq!(finding, Finding::Pending(Pending::NoAnswer(error)));
+
+    // Nor with what is final elsewhere.
+    let other = Chain::new(elsewhere, OTHER, BEGIN + 1_000, 0);
+    let node: Arc<dyn Node> = FakeNode::new("c", &other);
+    let there = Reader::new(elsewhere, Finality::Tag, vec![node], None).unwrap();
+    let anchor = now(there.anchor()).unwrap();
+    let pay = authorization(1, 300);
+    let at = Timestamp::from_secs(BEGIN + 2_000);
+    let subject = Subject { authorization: &pay, created: at, transaction: None };
+    let finding = now(reader.look_at(&anchor, subject, &mut Watch::default(), at));
+    assert!(matches!(finding, Finding::Pending(Pending::NoAnswer(ReadError::Network { .. }))), "{finding:?}");
+    assert!(now(reader.scan(&anchor, OTHER, &[PAYER].into(), (0, 0))).is_err());
+}
+
+#[test]
 fn a_reader_needs_nodes_of_different_providers() {
     let chain = chain();
-    let node = |name| -> Arc<dyn Node> { FakeNode::new(name, &chain) };
+    let node = |name: &str| -> Arc<dyn Node> { FakeNode::new(name, &chain) };
     let new = |nodes| Reader::new(network(), Finality::Tag, nodes, None).map(|_| ());
     assert!(matches!(new(Vec::new()), Err(ReadError::Nodes(_))));
     assert!(matches!(new(vec![node("a"), node("a")]), Err(ReadError::Nodes(_))));
-    assert!(matches!(
-        new((0..9).map(|i| -> Arc<dyn Node> { FakeNode::new(&i.to_string(), &chain) }).collect()),
-        Err(_)
-    ));
+    let nine = (0..9).map(|i| node(&i.to_string())).collect();
+    assert!(matches!(new(nine), Err(ReadError::Nodes(_))));
     assert!(new(vec![node("a"), node("b")]).is_ok());
     let short = reader_with(&[FakeNode::new("a", &chain)], Finality::Depth(3), None);
     assert!(matches!(now(short.anchor()), Err(ReadError::NotFinal { .. })));

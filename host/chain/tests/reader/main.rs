@@ -1,8 +1,12 @@
-//! The reader against a chain in memory.
-#![allow(clippy::as_conversions, clippy::arithmetic_side_effects, reason = "tests")]
+//! The reader against a chain in memory, and its way to a node over real sockets.
 
+#[cfg(test)]
 mod look;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
 mod rpc;
+#[cfg(test)]
 mod scan;
+#[cfg(test)]
 mod support;

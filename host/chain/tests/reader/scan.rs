@@ -10,7 +10,7 @@ use countersign_core::evm::{Address, Signature65, address_of, hex32};
 use countersign_core::id::PaymentId;
 use countersign_core::money::Atomic;
 use countersign_core::time::Timestamp;
-use countersign_core::x402::Authorization;
+use countersign_core::x402::{Authorization, Network, Offer};
 use k256::ecdsa::SigningKey;
 
 use crate::support::{
@@ -30,7 +30,7 @@ fn a_scan_tells_everything_of_our_payers_with_the_transfer_that_belongs_to_it() 
     let (first, second, third) = (authorization(1, 300), authorization(2, 300), authorization(3, 300));
     // Another wallet of ours pays this one by an authorization: a payment, not money that came back.
     let sale = Authorization { from: OTHER, nonce: [9; 32], ..authorization(4, 300) };
-    let sale = Authorization { offer: countersign_core::x402::Offer { pay_to: PAYER, ..sale.offer }, ..sale };
+    let sale = Authorization { offer: Offer { pay_to: PAYER, ..sale.offer }, ..sale };
     let block = chain.mine(
         BEGIN + 10,
         vec![
@@ -71,8 +71,8 @@ fn a_scan_tells_everything_of_our_payers_with_the_transfer_that_belongs_to_it() 
     assert_eq!((back.from, back.to, back.value), (SELLER, PAYER, Some(Atomic::new(300))));
     assert_eq!((back.place.block, back.place.block_hash), (block.number, block.hash));
 
-    let nobody = now(reader.scan(&anchor, asset().address, &BTreeSet::new(), (0, 3))).unwrap();
-    assert_eq!(nobody, Scan { through: 3, ..Scan::default() });
+    let nobody = now(reader.scan(&anchor, asset().address, &BTreeSet::new(), (0, 1))).unwrap();
+    assert_eq!(nobody, Scan { through: 1, ..Scan::default() });
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn nodes_that_tell_different_events_tell_none() {
         let (a, b) = (FakeNode::new("a", &chain), FakeNode::new("b", &chain));
         let reader = reader(&[a, b.clone()]);
         let pay = authorization(1, 300);
-        let pay = Authorization { offer: countersign_core::x402::Offer { pay_to: OTHER, ..pay.offer }, ..pay };
+        let pay = Authorization { offer: Offer { pay_to: OTHER, ..pay.offer }, ..pay };
         chain.mine(BEGIN + 10, vec![tx(1, &[redeem(&pay)])]);
         grow(&chain, LAG);
         let anchor = now(reader.anchor()).unwrap();
@@ -169,7 +169,7 @@ fn a_refund_is_booked_only_where_no_other_payment_could_be_meant() {
     check(200, &[paid(1, 100, 0, 3), paid(3, 100, 0, 3), paid(2, 250, 0, 4)], several(&[1, 3, 2]));
     // Another chain, token, payer or payee.
     let other = [
-        Paid { network: countersign_core::x402::Network::new(1).unwrap(), ..paid(1, 100, 0, 3) },
+        Paid { network: Network::new(1).unwrap(), ..paid(1, 100, 0, 3) },
         Paid { asset: OTHER, ..paid(1, 100, 0, 3) },
         Paid { payer: OTHER, ..paid(1, 100, 0, 3) },
         Paid { payee: OTHER, ..paid(1, 100, 0, 3) },
@@ -192,7 +192,8 @@ fn a_cancellation_is_what_the_token_takes() {
     assert_eq!(hex32::print(&digest), text(&vector["digest"]));
     let signature: Signature65 = text(&vector["signature"]).parse().unwrap();
     let data = hex::encode(cancel_calldata(&pay, &signature).unwrap());
-    let (r, s) = (&text(&vector["signature"])[2..66], &text(&vector["signature"])[66..130]);
+    let (r, s) = signature.as_bytes().split_at(32);
+    let (r, s) = (hex::encode(r), hex::encode(s.split_at(32).0));
     let expected =
         format!("5a049a70{:0>64}{}{:0>64}{r}{s}", hex::encode(message.authorizer.as_bytes()), hex::encode(nonce), "1c");
     assert_eq!(data, expected);

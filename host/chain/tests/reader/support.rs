@@ -46,7 +46,7 @@ pub(crate) fn reader(nodes: &[Arc<FakeNode>]) -> Reader {
 }
 
 pub(crate) fn reader_with(nodes: &[Arc<FakeNode>], finality: Finality, floor: Option<Block>) -> Reader {
-    let nodes = nodes.iter().map(|node| -> Arc<dyn Node> { node.clone() }).collect();
+    let nodes = nodes.iter().cloned().map(|node| node as Arc<dyn Node>).collect();
     Reader::new(network(), finality, nodes, floor).unwrap()
 }
 

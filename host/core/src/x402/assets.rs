@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evm::{Address, Eip712Domain};
 use crate::money::{Atomic, Micros, MoneyError, Price};
+use crate::time::Timestamp;
 
 /// Not a network we can pay on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,16 +150,45 @@ pub struct Asset {
     pub eip712: Eip712,
     /// Reference currency per whole unit.
     pub price: Micros,
+    /// Where the price is from, unless it is fixed by what the asset is. Recorded with what is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<Quote>,
+}
+
+/// A price that moves: when it was read, how long it is believed, and what is added because it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// When somebody read it.
+    pub as_of: Timestamp,
+    /// How long it is believed, in seconds.
+    pub max_age: u64,
+    /// Added to every value, in parts of a million.
+    pub margin_ppm: u32,
+}
+
+impl Quote {
+    /// A quote from further ahead than a clock may be wrong, in milliseconds, is not believed either.
+    const AHEAD: u64 = 300_000;
+
+    /// Whether it is too old to spend by, or from the future.
+    #[must_use]
+    pub const fn is_stale(&self, now: Timestamp) -> bool {
+        now.since(self.as_of) > self.max_age.saturating_mul(1_000) || self.as_of.since(now) > Self::AHEAD
+    }
 }
 
 impl Asset {
-    /// The reference-currency value of `amount`, rounded up.
+    /// The reference-currency value of `amount`, its margin included, rounded up.
     ///
     /// # Errors
     /// [`MoneyError::TooLarge`] when the value passes [`Micros::MAX`]; the others only for an asset
     /// that no table admits.
     pub fn value(&self, amount: Atomic) -> Result<Micros, MoneyError> {
-        Price::new(self.price, self.decimals)?.value(amount)
+        let value = Price::new(self.price, self.decimals)?.value(amount)?;
+        let Some(quote) = self.quote else { return Ok(value) };
+        let factor = u128::from(quote.margin_ppm).saturating_add(1_000_000);
+        let with_margin = u128::from(value.get()).saturating_mul(factor).div_ceil(1_000_000);
+        u64::try_from(with_margin).map_err(|_| MoneyError::TooLarge).and_then(Micros::new)
     }
 
     /// The domain every authorization over this asset is signed under.
@@ -242,6 +272,13 @@ impl AssetTable {
         Ok(self)
     }
 
+    /// This table without the assets that `keep` does not want.
+    #[must_use]
+    pub fn only(mut self, keep: impl Fn(&Asset) -> bool) -> Self {
+        self.assets.retain(|_, asset| keep(asset));
+        self
+    }
+
     /// The asset at an address.
     #[must_use]
     pub fn get(&self, network: Network, address: Address) -> Option<&Asset> {
@@ -280,6 +317,7 @@ impl Row {
             decimals: 6,
             eip712: Eip712 { name: self.name.to_owned(), version: self.version.to_owned() },
             price: Micros::new(1_000_000).ok()?,
+            quote: None,
         })
     }
 }
@@ -401,5 +439,20 @@ mod tests {
         }
         let stored = serde_json::to_string(&named).unwrap();
         assert_eq!(serde_json::from_str::<Asset>(&stored).unwrap(), named);
+    }
+
+    #[test]
+    fn a_moving_price_is_believed_for_a_while_and_counts_its_margin() {
+        let table = AssetTable::builtin();
+        let base = table.iter().next().unwrap();
+        let as_of = Timestamp::from_secs(1_795_000_000);
+        let quote = Quote { as_of, max_age: 60, margin_ppm: 20_000 };
+        let moving = Asset { price: Micros::new(1_084_300).unwrap(), quote: Some(quote), ..base.clone() };
+        let value = |amount: u64| moving.value(Atomic::new(u128::from(amount))).unwrap().get();
+        // 1.0843 and two per cent: each step rounds up.
+        assert_eq!([value(1_000_000), value(1), value(7)], [1_105_986, 3, 9]);
+        let stale = |secs: u64| quote.is_stale(Timestamp::from_secs(1_795_000_000 + secs - 1_000));
+        assert_eq!([stale(1_000), stale(1_060), stale(1_061)], [false, false, true]);
+        assert_eq!([stale(700), stale(699)], [false, true], "a price from the future");
     }
 }

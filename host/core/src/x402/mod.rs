@@ -15,7 +15,7 @@ pub mod text;
 
 use std::sync::Arc;
 
-pub use assets::{Asset, AssetError, AssetTable, Eip712, Network, NetworkError};
+pub use assets::{Asset, AssetError, AssetTable, Eip712, Network, NetworkError, Quote};
 pub use error::{RailError, Skipped};
 pub use offer::{
     Challenge, MAX_BODY_TERMS, MAX_CANDIDATES, MAX_HEADER_TERMS, MAX_OFFERS, Offer, Offers, Priced, Version,

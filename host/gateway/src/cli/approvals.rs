@@ -11,7 +11,7 @@ use super::admin::{Client, NotRunning};
 use super::listing::{column, print};
 use super::{Failure, Listing, Outcome, Remote, inspect, operator_token, say};
 use crate::clock::SystemClock;
-use crate::config::{Environment, OperatorRole};
+use crate::config::{Config, Environment, OperatorConfig, OperatorRole};
 use crate::identity;
 use crate::store;
 use crate::views::{self, Viewer};
@@ -92,20 +92,29 @@ async fn vote(word: &Word, approve: bool, environment: &Environment) -> Outcome 
     Ok(())
 }
 
-/// Without a gateway the ledger's lock is ours; who is speaking is still checked against the
-/// configuration.
-async fn vote_offline(word: &Word, id: ApprovalId, approve: bool, environment: &Environment) -> Result<Value, Failure> {
-    let config = inspect(&word.remote.listing.common)?;
+/// Who speaks while no gateway is running: an approver of the configuration, by their token.
+pub(super) fn speaker<'a>(
+    config: &'a Config,
+    environment: &Environment,
+) -> Result<(String, &'a OperatorConfig), Failure> {
     let token = operator_token(environment)?;
-    let (name, operator) = identity::operator(Some(&token), &config)
+    let (name, operator) = identity::operator(Some(&token), config)
         .map_err(|_| Failure::new("COUNTERSIGN_OPERATOR_TOKEN is no operator's token of this configuration"))?;
     if !operator.roles.contains(&OperatorRole::Approver) {
         return Err(Failure::new(format!("operator `{name}` does not have the role `approver`")));
     }
+    Ok((name.to_owned(), operator))
+}
+
+/// Without a gateway the ledger's lock is ours; who is speaking is still checked against the
+/// configuration.
+async fn vote_offline(word: &Word, id: ApprovalId, approve: bool, environment: &Environment) -> Result<Value, Failure> {
+    let config = inspect(&word.remote.listing.common)?;
+    let (name, operator) = speaker(&config, environment)?;
     let now = SystemClock.now()?;
     let ledger = store::open(&config, now)?;
     let groups = operator.groups.iter().cloned().collect();
-    let cast = Cast { approval: id, operator: name.to_owned(), groups, approve, note: word.note.clone(), at: now };
+    let cast = Cast { approval: id, operator: name, groups, approve, note: word.note.clone(), at: now };
     let approval = ledger.vote(cast).await?;
     let payment = ledger.payment(approval.payment).await?;
     Ok(views::approval(&approval, payment.as_ref(), Viewer::Operator, &config))

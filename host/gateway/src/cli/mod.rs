@@ -2,6 +2,8 @@
 
 mod admin;
 mod approvals;
+mod explain;
+mod ledger;
 mod listing;
 mod logging;
 mod payments;
@@ -47,6 +49,9 @@ enum Command {
     /// Payments in the ledger.
     #[command(subcommand)]
     Payments(payments::Payments),
+    /// The books and the records: export, verify, checkpoint, reconcile.
+    #[command(subcommand)]
+    Ledger(ledger::Books),
     /// Purchases that wait for people.
     #[command(subcommand)]
     Approvals(approvals::Approvals),
@@ -105,11 +110,18 @@ struct Remote {
 struct Failure {
     message: String,
     hint: Option<String>,
+    /// What the process exits with.
+    code: u8,
 }
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// An outcome that was told already, and is none of success.
+    const fn silent(code: u8) -> Self {
+        Self { message: String::new(), hint: None, code }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -133,11 +145,13 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            say_error(&format!("error: {}", failure.message));
+            if !failure.message.is_empty() {
+                say_error(&format!("error: {}", failure.message));
+            }
             if let Some(hint) = failure.hint {
                 say_error(&format!("  hint: {hint}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(failure.code)
         }
     }
 }
@@ -159,7 +173,8 @@ fn run(command: Command) -> Outcome {
             }
             Err(Failure::new("the demo did not end as it must; see the table above"))
         }
-        Command::Payments(command) => runtime()?.block_on(payments::run(command)),
+        Command::Payments(command) => runtime()?.block_on(payments::run(command, &environment)),
+        Command::Ledger(command) => runtime()?.block_on(ledger::run(command)),
         Command::Approvals(command) => runtime()?.block_on(approvals::run(command, &environment)),
         Command::Policy(command) => policy::run(command, &environment),
         Command::Budgets(args) => runtime()?.block_on(payments::budgets(&args)),

@@ -3,19 +3,39 @@
 use std::collections::BTreeMap;
 
 use countersign_core::evm::Address;
-use countersign_core::x402::{Asset, AssetTable, Eip712, Network};
+use countersign_core::money::Micros;
+use countersign_core::time::Timestamp;
+use countersign_core::x402::{Asset, AssetTable, Eip712, Network, Quote};
 
 use super::reader::{Item, Read, Table};
 
-const KEYS: &[&str] = &["network", "address", "symbol", "decimals", "eip712", "price"];
+const KEYS: &[&str] = &[
+    "network",
+    "address",
+    "symbol",
+    "decimals",
+    "eip712",
+    "price",
+    "price-as-of",
+    "price-max-age",
+    "price-margin",
+];
+const NOT_DOLLARS: &str = "required where the reference currency is not USD: built-in assets are dollars";
+/// What the built-in assets are worth one of.
+const DOLLAR: &str = "USD";
+/// The longest a price may be believed: a month, in milliseconds.
+const OLDEST: u64 = 31 * 86_400_000;
 const MISSING: &str = "required for assets that are not built in";
 
-pub(super) fn read(root: &mut Table<'_>) -> Read<AssetTable> {
-    let mut table = AssetTable::builtin();
+pub(super) fn read(root: &mut Table<'_>, currency: &str) -> Read<AssetTable> {
     let builtin = AssetTable::builtin();
+    // A dollar is not one of any other currency: there, what is paid with needs a price of its own.
+    let mut table = builtin.clone().only(|_| currency == DOLLAR);
     let mut places = BTreeMap::new();
     let assets =
-        root.named("asset", |item, text| item.named(text), |name, item| Ok((asset(name, &item, &builtin)?, item)))?;
+        root.named("asset", |item, text| item.named(text), |name, item| {
+            Ok((asset(name, &item, &builtin, currency)?, item))
+        })?;
     for (name, (asset, item)) in assets {
         if let Some(other) = places.insert((asset.network, asset.address), name) {
             return Err(item.error(format!("the same network and address as asset.{other}")));
@@ -27,7 +47,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Read<AssetTable> {
 
 /// One asset; what it does not say is taken from the built-in one of that name, or of that network
 /// and address.
-fn asset(id: &str, item: &Item<'_>, builtin: &AssetTable) -> Read<Asset> {
+fn asset(id: &str, item: &Item<'_>, builtin: &AssetTable, currency: &str) -> Read<Asset> {
     let mut table = item.table(KEYS)?;
     let named = builtin.iter().find(|a| a.id == id);
     let network = match (table.take("network"), named) {
@@ -58,10 +78,47 @@ fn asset(id: &str, item: &Item<'_>, builtin: &AssetTable) -> Read<Asset> {
     };
     let price = match (table.take("price"), base) {
         (Some(item), _) => item.money()?,
-        (None, Some(known)) => known.price,
+        (None, Some(known)) if currency == DOLLAR => known.price,
+        (None, Some(_)) => return Err(table.missing("price", NOT_DOLLARS)),
         (None, None) => return Err(table.missing("price", MISSING)),
     };
-    Ok(Asset { id: id.to_owned(), network, address, symbol, decimals, eip712, price })
+    let quote = quote(&mut table, price)?;
+    Ok(Asset { id: id.to_owned(), network, address, symbol, decimals, eip712, price, quote })
+}
+
+/// Where a price is from. One whole unit of the reference currency may be what the asset is; any other
+/// price moves, and somebody must have read it at some moment.
+fn quote(table: &mut Table<'_>, price: Micros) -> Read<Option<Quote>> {
+    let (as_of, max_age, margin) = (table.take("price-as-of"), table.take("price-max-age"), table.take("price-margin"));
+    let fixed = matches!(price.get(), 0 | 1_000_000);
+    if fixed && as_of.is_none() && max_age.is_none() && margin.is_none() {
+        return Ok(None);
+    }
+    let why = "a price that is not 1 moves: say when it was read, how long it is believed, and what to add for its moving, such as price-as-of = \"2026-11-01T12:00:00Z\", price-max-age = \"24h\", price-margin = \"2%\"";
+    let as_of = as_of.ok_or_else(|| table.missing("price-as-of", why))?;
+    let max_age = max_age.ok_or_else(|| table.missing("price-max-age", why))?;
+    let margin = margin.ok_or_else(|| table.missing("price-margin", why))?;
+    let text = as_of.str()?;
+    let moment = Timestamp::parse(text)
+        .ok_or_else(|| as_of.error(format!("{text:?} is not a moment")).hint("such as \"2026-11-01T12:00:00Z\""))?;
+    let age = max_age.millis()?;
+    if !(1_000..=OLDEST).contains(&age) {
+        return Err(max_age.error("expected 1s to 31d"));
+    }
+    Ok(Some(Quote { as_of: moment, max_age: age / 1_000, margin_ppm: percent(&margin)? }))
+}
+
+/// `"2%"` or `"0.5%"`, up to 50, in parts of a million.
+fn percent(item: &Item<'_>) -> Read<u32> {
+    let hint = "such as \"2%\", at most \"50%\"";
+    let error = || item.error("not a margin").hint(hint);
+    let digits = item.str().map_err(|e| e.hint(hint))?.strip_suffix('%').ok_or_else(error)?;
+    // Micros of a per cent are hundredths of a millionth.
+    let micros = Micros::parse(digits).map_err(|_| error())?.get();
+    match u32::try_from(micros / 100) {
+        Ok(ppm) if ppm <= 500_000 && micros % 100 == 0 => Ok(ppm),
+        _ => Err(error()),
+    }
 }
 
 fn symbol(item: &Item<'_>) -> Read<String> {

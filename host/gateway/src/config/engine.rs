@@ -1,6 +1,6 @@
 //! `[engine]`: how much the policy engine reserves, and where it keeps compiled policies.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use countersign_engine::{CacheConfig, EngineConfig};
 
@@ -23,7 +23,7 @@ impl EngineSection {
 
     pub(super) fn read(table: Option<Table<'_>>, ledger: &Ledger) -> Read<Self> {
         let engine = EngineConfig::default();
-        let mut section = Self { instances: engine.instances, ready: engine.ready, cache: Some(beside(ledger)) };
+        let mut section = Self { instances: engine.instances, ready: engine.ready, cache: Some(ledger.store.beside("compiled")) };
         let Some(mut table) = table else { return Ok(section) };
         if let Some(item) = table.take("instances") {
             section.instances = item.u32(1..=4_096)?;
@@ -43,12 +43,4 @@ impl EngineSection {
         let cache = self.cache.clone().map(|folder| CacheConfig::new(folder, key));
         EngineConfig { instances: self.instances, ready: self.ready, cache, ..EngineConfig::default() }
     }
-}
-
-/// The ledger's place is writable and private already.
-fn beside(ledger: &Ledger) -> PathBuf {
-    let Ledger::Sqlite { path } = ledger;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".compiled");
-    path.parent().unwrap_or(Path::new(".")).join(name)
 }

@@ -39,7 +39,7 @@ pub use error::ConfigError;
 pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
-pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Tls};
+pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Store, Tls};
 pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};
 
@@ -161,14 +161,14 @@ impl Config {
         let mut section = |name: &str, keys| root.take(name).map(|item| item.table(keys)).transpose();
 
         let gateway = Gateway::read(section("gateway", &["listen", "admin", "currency", "tls", "admin-hosts"])?)?;
-        let ledger = Ledger::read(section("ledger", &["url"])?, base)?;
+        let ledger = Ledger::read(section("ledger", Ledger::KEYS)?, base)?;
         let engine = EngineSection::read(section("engine", EngineSection::KEYS)?, &ledger)?;
         let egress = Egress::read(section("egress", &["allow-private", "ports"])?)?;
         let proxy = Proxy::read(section("proxy", &["intercept", "max-replay-body"])?)?;
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
         let approvals = Approvals::read(section("approvals", &["quorum", "expires-in-seconds"])?)?;
         let limits = Limits::read(section("limits", Limits::KEYS)?)?;
-        let assets = assets::read(&mut root)?;
+        let assets = assets::read(&mut root, &gateway.currency)?;
 
         let name = |item: &Item<'_>, text: &str| item.named(text);
         let networks = root.named("network", assets::network_named, |_, item| NetworkConfig::read(&item))?;
@@ -247,8 +247,14 @@ impl Config {
             check("gateway.tls.key".to_owned(), &tls.key, Kind::Secret)?;
             check("gateway.tls.cert".to_owned(), &tls.cert, Kind::Config)?;
         }
-        let Ledger::Sqlite { path } = &self.ledger;
+        let Store::Sqlite { path } = &self.ledger.store;
         check("ledger.url".to_owned(), path, Kind::Ledger)?;
+        // Made at the first start.
+        for (key, path) in [("ledger.log-key", Some(&self.ledger.log_key)), ("ledger.anchor", self.ledger.anchor.as_ref())] {
+            if let Some(path) = path.filter(|path| path.exists()) {
+                check(key.to_owned(), path, Kind::Secret)?;
+            }
+        }
         for (name, wallet) in &self.wallets {
             if let WalletKind::Keystore { path, .. } = &wallet.kind {
                 check(reader::join(&reader::join("wallet", name), "path"), path, Kind::Wallet)?;
@@ -321,7 +327,11 @@ impl Config {
                 ));
             }
             for network in wallet.networks.iter().filter(|network| !self.assets.knows(**network)) {
-                warnings.push(format!("wallet.{name}: no asset is known on {network}, so nothing can be paid there"));
+                let why = match self.gateway.currency.as_str() {
+                    "USD" => String::new(),
+                    other => format!(" (the built-in assets are dollars: give them a price in {other} under [asset.NAME])"),
+                };
+                warnings.push(format!("wallet.{name}: no asset is known on {network}, so nothing can be paid there{why}"));
             }
         }
         for mandate in &self.mandates {

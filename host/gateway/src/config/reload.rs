@@ -17,7 +17,9 @@ impl Config {
             ("gateway.currency", *currency != new.gateway.currency),
             ("gateway.tls", *tls != new.gateway.tls),
             ("gateway.admin-hosts", *admin_hosts != new.gateway.admin_hosts),
-            ("ledger.url", self.ledger != new.ledger),
+            ("ledger.url", self.ledger.store != new.ledger.store),
+            ("ledger.log-key", self.ledger.log_key != new.ledger.log_key),
+            ("ledger.anchor", self.ledger.anchor != new.ledger.anchor),
             ("engine", self.engine != new.engine),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);

@@ -103,9 +103,22 @@ fn admin_host(item: &Item<'_>) -> Read<String> {
     if plain { Ok(text) } else { Err(item.error("expected a host, or a host and a port")) }
 }
 
-/// `[ledger]`: where budgets and payments are kept.
+/// `[ledger]`: where budgets and payments are kept, and who vouches for their records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ledger {
+pub struct Ledger {
+    /// The database.
+    pub store: Store,
+    /// The key that signs checkpoints of the records. Not a wallet's, and not in the database: whoever has
+    /// only the database cannot forge them.
+    pub log_key: PathBuf,
+    /// A file on another volume to which every checkpoint is appended: what it has seen, the database must
+    /// still know.
+    pub anchor: Option<PathBuf>,
+}
+
+/// The database of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
     /// One file.
     Sqlite {
         /// The database file.
@@ -114,11 +127,34 @@ pub enum Ledger {
 }
 
 impl Ledger {
-    const DEFAULT: &'static str = "countersign.db";
+    pub(super) const KEYS: &'static [&'static str] = &["url", "log-key", "anchor"];
 
     pub(super) fn read(table: Option<Table<'_>>, base: &std::path::Path) -> Read<Self> {
-        let url = table.and_then(|mut table| table.take("url"));
-        let Some(item) = url else { return Ok(Self::Sqlite { path: base.join(Self::DEFAULT) }) };
+        let default = || Store::Sqlite { path: base.join(Store::DEFAULT) };
+        let Some(mut table) = table else {
+            let store = default();
+            return Ok(Self { log_key: store.beside("log-key"), store, anchor: None });
+        };
+        let store = table.take("url").map(|url| Store::read(&url)).transpose()?.unwrap_or_else(default);
+        let log_key = table.take("log-key").map(|item| item.path()).transpose()?;
+        let anchor = table.take("anchor").map(|item| item.path()).transpose()?;
+        Ok(Self { log_key: log_key.unwrap_or_else(|| store.beside("log-key")), store, anchor })
+    }
+}
+
+impl Store {
+    const DEFAULT: &'static str = "countersign.db";
+
+    /// The database's path with another ending: its place is writable and private already.
+    pub(super) fn beside(&self, ending: &str) -> PathBuf {
+        let Self::Sqlite { path } = self;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(ending);
+        path.with_file_name(name)
+    }
+
+    fn read(item: &Item<'_>) -> Read<Self> {
         let text = item.str()?;
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
             return Err(item.error("PostgreSQL comes later").hint("use \"sqlite:countersign.db\" with this version"));
@@ -302,13 +338,16 @@ impl Limits {
 /// `[network."eip155:N"]`: how a chain is read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// JSON-RPC endpoints: https, or http to this machine. Their URLs often contain a key.
+    /// JSON-RPC endpoints: https, or http to this machine. Their URLs often contain a key. What two or
+    /// more do not agree on is not believed.
     pub rpc: Vec<String>,
+    /// How many blocks deep a block is final; none: the one that the node calls finalized.
+    pub finality_blocks: Option<u64>,
 }
 
 impl fmt::Debug for NetworkConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NetworkConfig {{ rpc: {} hidden }}", self.rpc.len())
+        write!(f, "NetworkConfig {{ rpc: {} hidden, finality_blocks: {:?} }}", self.rpc.len(), self.finality_blocks)
     }
 }
 
@@ -316,14 +355,15 @@ impl NetworkConfig {
     const MOST: usize = 8;
 
     pub(super) fn read(item: &Item<'_>) -> Read<Self> {
-        let mut table = item.table(&["rpc"])?;
-        let Some(item) = table.take("rpc") else { return Ok(Self { rpc: Vec::new() }) };
+        let mut table = item.table(&["rpc", "finality-blocks"])?;
+        let finality_blocks = table.take("finality-blocks").map(|item| item.integer(0..=100_000)).transpose()?;
+        let Some(item) = table.take("rpc") else { return Ok(Self { rpc: Vec::new(), finality_blocks }) };
         let endpoints = item.one_or_list()?;
         if endpoints.is_empty() || endpoints.len() > Self::MOST {
             return Err(item.error(format!("expected 1 to {} endpoints", Self::MOST)));
         }
         let rpc = endpoints.iter().filter_map(|item| endpoint(item).transpose()).collect::<Read<_>>()?;
-        Ok(Self { rpc })
+        Ok(Self { rpc, finality_blocks })
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use countersign_core::money::Micros;
 use countersign_core::spend::{Commitment, Principal};
+use countersign_core::time::Timestamp;
 use countersign_core::verdict::Window;
+use countersign_core::x402::Quote;
 
 use super::*;
 
@@ -23,6 +25,8 @@ admin-hosts = ["gateway.internal:8443"]
 
 [ledger]
 url = "sqlite:countersign.db"
+log-key = "keys/log.key"
+anchor = "/mnt/other/anchor"
 
 [egress]
 allow-private = ["127.0.0.1:40201"]
@@ -57,6 +61,7 @@ price = "1.00"
 
 [network."eip155:84532"]
 rpc = "http://127.0.0.1:40245"
+finality-blocks = 12
 
 [wallet.research]
 kind = "keystore"
@@ -150,7 +155,14 @@ fn every_key_of_the_contract_is_read() {
     let config = parse(&full()).unwrap();
     assert_eq!(config.gateway.listen, "127.0.0.1:8402".parse().unwrap());
     assert_eq!(config.gateway.admin_hosts, BTreeSet::from(["gateway.internal:8443".to_owned()]));
-    assert_eq!(config.ledger, Ledger::Sqlite { path: "/srv/gateway/countersign.db".into() });
+    assert_eq!(
+        config.ledger,
+        Ledger {
+            store: Store::Sqlite { path: "/srv/gateway/countersign.db".into() },
+            log_key: "/srv/gateway/keys/log.key".into(),
+            anchor: Some("/mnt/other/anchor".into())
+        }
+    );
     assert!(config.egress.allows("127.0.0.1", "127.0.0.1".parse().unwrap(), 40201));
     assert!(config.proxy.intercepts("api.example.com", 443) && !config.proxy.intercepts("example.com", 443));
     assert_eq!(config.proxy.max_replay_body, 1 << 20);
@@ -159,7 +171,8 @@ fn every_key_of_the_contract_is_read() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.assets, AssetTable::builtin(), "the override says what is built in");
     let sepolia: Network = "eip155:84532".parse().unwrap();
-    assert_eq!(config.networks[&sepolia].rpc, ["http://127.0.0.1:40245"]);
+    let network = &config.networks[&sepolia];
+    assert_eq!((&*network.rpc, network.finality_blocks), (&["http://127.0.0.1:40245".to_owned()][..], Some(12)));
 
     let wallet = &config.wallets["research"];
     let passphrase = Secret::new("open sesame");
@@ -216,6 +229,8 @@ fn nothing_is_a_configuration_that_buys_nothing() {
     let config = parse("").unwrap();
     assert_eq!(config.gateway.admin, "127.0.0.1:8403".parse().unwrap());
     assert_eq!((config.gateway.currency.as_str(), config.responses.keep_ms), ("USD", 86_400_000));
+    assert_eq!(config.ledger.log_key, Path::new("/srv/gateway/countersign.db.log-key"));
+    assert_eq!(config.ledger.anchor, None);
     assert_eq!(config.warnings, ["there is no [[mandate]], so every purchase is denied"]);
     let mandate = "[wallet.w]\nkind='key'\nkey={env='WALLET_PASSPHRASE'}\nnetworks=['eip155:8453']\ndaily-limit='1'\n\
         [policy.p]\nmodule='builtin:x'\n[[mandate]]\nname='m'\nwhen={}\nwallet='w'\npolicies=['p']\n";
@@ -232,7 +247,7 @@ fn mistakes_say_what_where_and_what_to_do() {
     assert_eq!(error.line, line_of("daily-limit"));
     assert_eq!(
         error.to_string(),
-        "/srv/gateway/countersign.toml:50:3\n  \
+        "/srv/gateway/countersign.toml:53:3\n  \
          wallet.research.daily-limt: there is no key `daily-limt` in [wallet.research]\n  \
          hint: did you mean `daily-limit`?"
     );
@@ -401,7 +416,8 @@ fn one_name_is_configured_once() {
 #[test]
 fn new_assets_must_say_everything() {
     let asset = "[asset.eurx]\nnetwork='eip155:8453'\naddress='0x0000000000000000000000000000000000000007'\n\
-        symbol='EURX'\ndecimals=6\neip712={name='EURX',version='1'}\nprice='1.08'\n";
+        symbol='EURX'\ndecimals=6\neip712={name='EURX',version='1'}\nprice='1.08'\n\
+        price-as-of='2026-11-22T12:00:00Z'\nprice-max-age='24h'\nprice-margin='2.5%'\n";
     let config = parse(asset).unwrap();
     let base: Network = "eip155:8453".parse().unwrap();
     let found = config.assets.iter().find(|a| a.id == "eurx").unwrap();
@@ -412,10 +428,38 @@ fn new_assets_must_say_everything() {
         let got = told(parse(&text));
         assert!(got.contains(&format!("asset.eurx.{key}: this key is required")), "{got}");
     }
-    let repriced = parse("[asset.usdc-base]\nprice='0.99'\n").unwrap();
+    let moving = "price='0.99'\nprice-as-of='2026-11-22T12:00:00Z'\nprice-max-age='24h'\nprice-margin='2.5%'\n";
+    let repriced = parse(&format!("[asset.usdc-base]\n{moving}")).unwrap();
     let usdc = repriced.assets.iter().find(|a| a.id == "usdc-base").unwrap();
     assert_eq!((usdc.price, usdc.symbol.as_str()), (Micros::parse("0.99").unwrap(), "USDC"));
+    let as_of = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
+    assert_eq!(usdc.quote, Some(Quote { as_of, max_age: 86_400, margin_ppm: 25_000 }));
     assert_eq!(repriced.assets.iter().count(), AssetTable::builtin().iter().count());
+    for (from, to, want) in [
+        ("price-as-of='2026-11-22T12:00:00Z'\n", "", "a price that is not 1 moves"),
+        ("price-max-age='24h'\n", "", "a price that is not 1 moves"),
+        ("price-margin='2.5%'\n", "", "a price that is not 1 moves"),
+        ("12:00:00Z", "", "is not a moment"),
+        ("'24h'", "'32d'", "1s to 31d"),
+        ("'2.5%'", "'2.5'", "not a margin"),
+        ("'2.5%'", "'51%'", "not a margin"),
+        ("'2.5%'", "'0.00001%'", "not a margin"),
+    ] {
+        let told = told(parse(&format!("[asset.usdc-base]\n{}", moving.replace(from, to))));
+        assert!(told.contains(want), "{to}: {told}");
+    }
+}
+
+#[test]
+fn dollars_are_not_worth_one_of_another_currency() {
+    let euro = |assets: &str| parse(&format!("[gateway]\ncurrency='EUR'\n{assets}"));
+    assert_eq!(euro("").unwrap().assets, AssetTable::empty());
+    let told = told(euro("[asset.usdc-base]\n"));
+    assert!(told.contains("asset.usdc-base.price: this key is required"), "{told}");
+    let moving = "price='0.92'\nprice-as-of='2026-11-22T12:00:00Z'\nprice-max-age='24h'\nprice-margin='2%'\n";
+    let priced = euro(&format!("[asset.usdc-base]\n{moving}")).unwrap();
+    let ids: Vec<_> = priced.assets.iter().map(|a| a.id.as_str()).collect();
+    assert_eq!(ids, ["usdc-base"], "one was priced");
 }
 
 #[test]

@@ -201,6 +201,7 @@ allow-private = {everybody}
 
 [network."{NETWORK}"]
 rpc = "{rpc}"
+finality-blocks = 0
 
 [policy.vendors]
 module = "builtin:vendor-allowlist"

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, body, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
+use super::{Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
@@ -101,6 +101,22 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             let payment = uses::report(gateway, id, (Reporter::Person, &operator.name), &body).await?;
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
+        (Method::POST, ["v1", "payments", id, what @ ..]) if !what.is_empty() => {
+            let (body, operator) = said(gateway, request, after::MAX_CALL, OperatorRole::Approver).await?;
+            let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            let desk = after::Desk { ledger: &*gateway.ledger, clock: &*gateway.clock, by: &operator.name };
+            let payment = match what {
+                ["refunds"] => after::refund(desk, id, &body).await?,
+                ["dispute"] => after::dispute(desk, id, &body).await?,
+                ["dispute", "end"] => after::end_dispute(desk, id, &body).await?,
+                _ => return Err(not_found("such path")),
+            };
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
+        }
+        (Method::POST, ["v1", "reconcile"]) => {
+            let (body, _) = said(gateway, request, MAX_CALL, OperatorRole::Approver).await?;
+            books::reconcile(gateway, &body).await
+        }
         (Method::POST, ["v1", "policies", name, "shadow"]) => shadows::start(admin, name, request).await,
         (Method::POST, ["v1", "policies", name, "shadow", "activate"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
@@ -162,6 +178,9 @@ async fn read(
     let now = gateway.clock.now()?;
     let ok = |body: Value| Ok(json(StatusCode::OK, &body));
     match path {
+        ["export"] => books::export(gateway, config, query),
+        ["audit", "checkpoint"] => books::checkpoint(gateway).await,
+        ["audit", "proof"] => books::proof(gateway, query).await,
         ["policies", "generations"] => policies::generations(admin, query).await,
         ["policies"] => ok(shadows::with_monitors(&gateway.shadows, admin.reloader.report())),
         ["policies", name, "shadow"] => ok(shadows::report(gateway, name)?),
@@ -322,7 +341,7 @@ async fn suspend(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<
 
 async fn redeemable(gateway: &Gateway, scope: &SuspensionScope) -> Result<Vec<Value>, LedgerError> {
     let now = gateway.clock.now().map(|n| n.as_secs()).unwrap_or_default();
-    let states = vec![State::Signed, State::Redeemable];
+    let states = vec![State::Signed, State::Redeemable, State::Stuck];
     let found = gateway.ledger.payments(PaymentFilter { states, limit: 500, ..Default::default() }).await?;
     let live = found
         .iter()

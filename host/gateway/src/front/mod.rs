@@ -2,7 +2,9 @@
 //! flow or into a ledger call.
 
 mod admin;
+pub(crate) mod after;
 mod agent;
+mod books;
 mod policies;
 mod server;
 mod shadows;

@@ -85,9 +85,9 @@ impl Purchase {
         resumption: Option<Resumption>,
     ) -> Result<Decided, Problem> {
         visit.route.carries_payments()?;
-        let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit))?;
-        let resumption = self.still_approved(mandate, &offers, resumption).await?;
         let now = self.gateway.clock.now()?;
+        let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit, now))?;
+        let resumption = self.still_approved(mandate, &offers, resumption).await?;
         if !self.gateway.rate.admit(
             &self.principal().agent,
             self.snapshot.config.limits.purchases_per_agent_per_minute,
@@ -112,7 +112,7 @@ impl Purchase {
     }
 
     /// The offers this mandate's wallet could pay, cheapest first.
-    fn payable(&self, mandate: &MandateConfig, visit: &Visit) -> Result<Vec<Priced>, Problem> {
+    fn payable(&self, mandate: &MandateConfig, visit: &Visit, now: Timestamp) -> Result<Vec<Priced>, Problem> {
         let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
         let networks = wallet.map(|w| &w.networks);
         let mut skipped: Vec<String> =
@@ -124,6 +124,11 @@ impl Purchase {
                 skipped.push(format!(
                     "offer {}: wallet `{}` does not sign for {}",
                     offer.index, mandate.wallet, offer.network
+                ));
+            } else if let Some(quote) = offer.asset.quote.filter(|quote| quote.is_stale(now)) {
+                skipped.push(format!(
+                    "offer {}: the price of asset `{}` is of {} and believed for {} s only; the operator must renew it",
+                    offer.index, offer.asset.id, quote.as_of, quote.max_age
                 ));
             } else if !mandate.commitments.contains(&offer.commitment()) {
                 skipped.push(format!(

@@ -6,6 +6,7 @@ use countersign_core::payment::{Event, State};
 use super::Purchase;
 use super::answer::Reply;
 use super::decide::Resumption;
+use super::present::unresolved;
 use crate::problem::{Code, Problem};
 
 /// What to do about the earlier attempt.
@@ -32,7 +33,8 @@ impl Purchase {
             State::Denied | State::Released => Ok(Earlier::Nothing),
             State::Review => self.in_review(&payment).await,
             State::Signed | State::Redeemable => Ok(Earlier::Represent(Box::new(payment))),
-            State::Seen | State::Settled => self.paid(payment).await,
+            State::Seen | State::Settled | State::Refunded | State::Disputed => self.paid(payment).await,
+            State::Stuck => Err(unresolved(&payment)),
         }
     }
 

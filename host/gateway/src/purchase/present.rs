@@ -76,10 +76,14 @@ impl Purchase {
         // Whatever can fail without a signature comes before the payload is touched.
         let route = self.route(self.call.target.clone()).await?;
         route.carries_payments()?;
-        let (permit, stored) = match permit::represent(&*self.gateway.ledger, id, self.gateway.clock.now()?).await? {
+        let (permit, stored) = match permit::represent(&*self.gateway.ledger, id, self.snapshot.generation, self.gateway.clock.now()?).await? {
             Represented::Open { permit, signature } => (permit, signature),
             Represented::Suspended(what) => return Err(suspended(&what, id, state)),
-            Represented::NotOpen(State::Settled) => return Err(already_settled(&payment)),
+            Represented::Stale => {
+                let detail = "who may act changed while this call waited; repeat it";
+                return Err(Problem::new(Code::Overloaded, detail).with("payment", id.to_string()));
+            }
+            Represented::NotOpen(now) if now.is_spent() => return Err(already_settled(&payment)),
             Represented::Expired | Represented::NotOpen(_) => return Err(unresolved(&payment)),
         };
         let sealed = match stored {
@@ -195,13 +199,14 @@ impl Purchase {
         let outcome = self.judge_answer(authorization, head.status, &head.headers);
         let (event, why, evidence, state) = match outcome {
             Outcome::Accepted(transaction) => {
-                let evidence = Evidence { transaction: Some(transaction), block: None };
+                let evidence = Box::new(Evidence { transaction: Some(transaction), ..Evidence::default() });
                 (Event::Receipt, "the seller's receipt".to_owned(), Some(evidence), State::Seen)
             }
             Outcome::Ambiguous(why) => (Event::Ambiguous, why, None, State::Redeemable),
         };
         // A receipt already stored is not forgotten because a second answer lacks one.
-        let state = if matches!(paying.state, State::Seen | State::Settled) { paying.state } else { state };
+        let stays = paying.state.is_spent() || matches!(paying.state, State::Seen | State::Stuck);
+        let state = if stays { paying.state } else { state };
         let transaction = evidence.as_ref().and_then(|e| e.transaction.clone());
         let Paying { id, facts, state: from, flight } = paying;
         tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
@@ -213,7 +218,7 @@ impl Purchase {
         .instrument(info_span!("settle", payment = %id));
         if head.status == StatusCode::PAYMENT_REQUIRED {
             recorded.await;
-            if state == State::Settled {
+            if state.is_spent() {
                 let detail = "the chain proves this purchase paid, and the seller answers it with another 402";
                 return Err(Problem::new(Code::AlreadySettled, detail)
                     .with("payment", id.to_string())
@@ -277,7 +282,7 @@ async fn note(
     from: State,
     event: Event,
     why: String,
-    evidence: Option<Evidence>,
+    evidence: Option<Box<Evidence>>,
 ) {
     let at = match gateway.clock.now() {
         Ok(at) => at,
@@ -304,7 +309,7 @@ fn suspended(what: &str, payment: PaymentId, state: State) -> Problem {
         .with("payment_state", state.public())
 }
 
-fn unresolved(payment: &PaymentView) -> Problem {
+pub(super) fn unresolved(payment: &PaymentView) -> Problem {
     let detail =
         "an earlier payment of this purchase is unresolved, can no longer be presented, and must not be signed again";
     Problem::new(Code::PaymentUnknown, detail)

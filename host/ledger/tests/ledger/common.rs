@@ -11,8 +11,8 @@ use countersign_core::budget::{HOST, PlacedHold};
 use countersign_core::evm::{Address, Signature65};
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use countersign_core::ledger::{
-    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, Fingerprint, Grant, Ledger, LedgerError,
-    NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
+    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, FactsQuery, Fingerprint, Grant, Ledger,
+    LedgerError, NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::{Event, State};
@@ -85,7 +85,7 @@ impl Rig {
         let raw = self.raw();
         let mut statement = raw.prepare("SELECT lower(hex(budget)),win,held,spent FROM budget_window").unwrap();
         let rows = statement.query_map([], |r| Ok(((r.get(0)?, r.get(1)?), (r.get(2)?, r.get(3)?))));
-        let rows: BTreeMap<(String, u64), (u64, u64)> = rows.unwrap().map(Result::unwrap).collect();
+        let rows: Told = rows.unwrap().map(Result::unwrap).collect();
         assert_eq!(rows, replayed(&raw), "the records and the counters differ");
     }
 }
@@ -146,6 +146,22 @@ pub(crate) fn facts() -> PaymentFacts {
         mandate: "research".into(),
         offer_sha256: "00".repeat(32),
         claims: BTreeMap::new(),
+    }
+}
+
+/// What is asked before purchase `n`, made in no session.
+pub(crate) fn facts_query(n: u64) -> FactsQuery {
+    let f = facts();
+    FactsQuery {
+        key: key(n),
+        session: None,
+        host: f.host,
+        pay_to: f.pay_to,
+        method: f.method,
+        path: f.path,
+        fingerprint: fingerprint(n),
+        amount: f.amount,
+        at: T0,
     }
 }
 
@@ -214,6 +230,7 @@ pub(crate) fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorizatio
             decimals: 6,
             eip712: Eip712 { name: "USDC".into(), version: "2".into() },
             price: micros(1_000_000),
+            quote: None,
         },
         amount: f.amount,
         pay_to: f.pay_to.parse().unwrap(),
@@ -381,29 +398,36 @@ pub(crate) fn of_policy(hold: &Hold, moment: Timestamp) -> PlacedHold {
     PlacedHold::place("caps", hold, moment).unwrap()
 }
 
-/// What the records alone say of every window: (held, spent) by budget and window. Each record's moves must
-/// lead from what the one before it left to what it says.
-pub(crate) fn replayed(conn: &rusqlite::Connection) -> BTreeMap<(String, u64), (u64, u64)> {
-    let mut statement = conn.prepare("SELECT seq,body FROM audit ORDER BY seq").unwrap();
-    let mut windows = BTreeMap::<(String, u64), (u64, u64)>::new();
-    let records = statement.query_map([], |r| Ok((r.get::<_, u64>(0)?, r.get::<_, String>(1)?))).unwrap();
-    for (seq, body) in records.map(Result::unwrap) {
+/// What records say of windows: (held, spent) by budget and window.
+pub(crate) type Told = BTreeMap<(String, u64), (u64, u64)>;
+
+/// Follows a record's `budgets`: they must lead from what the records before it left to what it says.
+pub(crate) fn follow(told: &mut Told, budgets: &serde_json::Value) {
+    for entry in budgets.as_array().unwrap() {
+        let get = |name: &str| entry.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let text = |name: &str| entry.get(name).and_then(serde_json::Value::as_str).unwrap().to_owned();
+        assert!(!text("label").is_empty(), "{entry}");
+        let (held, spent) = told.entry((text("budget"), get("win"))).or_default();
+        *held = *held + get("hold") - get("release") - get("aged");
+        *spent = *spent + get("spend") + get("aged-spent") + get("seeded") - get("left") - get("refund");
+        assert_eq!((*held, *spent), (get("held"), get("spent")), "{entry}");
+        assert!(get("hold") == 0 || *held + *spent <= get("limit"), "{entry}");
+        assert!(get("release") == 0 || get("amount") > 0, "{entry}");
+    }
+}
+
+/// What the records alone say of every window.
+pub(crate) fn replayed(conn: &rusqlite::Connection) -> Told {
+    let mut statement = conn.prepare("SELECT kind,body FROM audit ORDER BY seq").unwrap();
+    let mut told = Told::new();
+    let records = statement.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?))).unwrap();
+    for (kind, body) in records.map(Result::unwrap) {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        let moved = ["payment-signed", "payment-review", "payment-changed"].contains(&body["kind"].as_str().unwrap());
-        assert_eq!(moved, body["budgets"].is_array(), "record {seq}");
-        for entry in body["budgets"].as_array().into_iter().flatten() {
-            let get = |name: &str| entry[name].as_u64().unwrap_or(0);
-            assert!(entry["label"].is_string(), "record {seq}: {entry}");
-            let key = (entry["budget"].as_str().unwrap().to_owned(), entry["win"].as_u64().unwrap());
-            let (held, spent) = windows.entry(key).or_default();
-            *held = *held + get("hold") - get("release") - get("aged");
-            *spent = *spent + get("spend") + get("aged-spent") + get("seeded") - get("left") - get("refund");
-            assert_eq!((*held, *spent), (get("held"), get("spent")), "record {seq}: {entry}");
-            assert!(get("hold") == 0 || *held + *spent <= get("limit"), "record {seq}: {entry}");
-            assert!(get("release") == 0 || entry["amount"].is_u64(), "record {seq}: {entry}");
+        if ["payment-signed", "payment-review", "payment-changed"].contains(&kind.as_str()) {
+            follow(&mut told, body.get("budgets").unwrap());
         }
     }
-    windows
+    told
 }
 
 pub(crate) fn put(ledger: &SqliteLedger, commit: Commit) -> Committed {

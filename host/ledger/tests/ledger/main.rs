@@ -13,6 +13,8 @@ mod model;
 #[cfg(test)]
 mod past;
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod purchases;
 #[cfg(test)]
 mod record;
@@ -22,3 +24,5 @@ mod reviews;
 mod store;
 #[cfg(test)]
 mod uses;
+#[cfg(test)]
+mod windows;

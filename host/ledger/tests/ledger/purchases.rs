@@ -209,18 +209,7 @@ fn an_agents_words_are_cut_in_the_record() {
 }
 
 fn query(n: u64, moment: Timestamp) -> FactsQuery {
-    let f = facts();
-    FactsQuery {
-        key: key(n),
-        session: Some(session_id(1)),
-        host: f.host,
-        pay_to: f.pay_to,
-        method: f.method,
-        path: f.path,
-        fingerprint: fingerprint(0),
-        amount: f.amount,
-        at: moment,
-    }
+    FactsQuery { session: Some(session_id(1)), fingerprint: fingerprint(0), at: moment, ..facts_query(n) }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The chain of records, and that checking finds what is wrong.
 
-use countersign_core::ledger::{Ledger, Note};
+use std::os::unix::fs::PermissionsExt as _;
+
+use countersign_audit::note::{Checkpoint, SigningKey};
+use countersign_audit::verify::{Verifier, checkpoint_line, consistency_line, partial_line};
+use countersign_core::ledger::{Ledger, LedgerError, Note, TreeHead};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
 use countersign_ledger::{ChainError, check_integrity, verify_chain};
@@ -44,7 +48,7 @@ fn every_write_is_in_the_chain() {
     drop(rig.open());
     let later = verify_chain(&rig.path).unwrap();
     assert_eq!(later.records, 10, "opening is recorded, and the payment it found in flight");
-    assert_ne!(later.head, report.head);
+    assert_ne!(later.root, report.root);
 }
 
 #[test]
@@ -81,7 +85,7 @@ fn a_change_of_any_column_of_any_record_is_found() {
             let sql = format!("SELECT CAST({column} AS BLOB) FROM audit WHERE seq={seq}");
             raw.query_row(&sql, [], |r| r.get(0)).unwrap()
         };
-        for (column, cast, stride) in [("prev", "BLOB", 5), ("hash", "BLOB", 5), ("body", "TEXT", 97)] {
+        for (column, cast, stride) in [("leaf", "BLOB", 5), ("body", "TEXT", 97)] {
             let whole = bytes(column);
             for at in (0..whole.len()).step_by(stride) {
                 let mut flipped = whole.clone();
@@ -96,22 +100,132 @@ fn a_change_of_any_column_of_any_record_is_found() {
     verify_chain(&rig.path).unwrap();
 }
 
-/// The hash as the documentation describes it, written a second time.
+/// The log as the documentation describes it, read without any of our own code.
 #[test]
-fn a_record_hashes_as_documented() {
+fn a_log_is_what_is_documented() {
     use sha2::{Digest, Sha256};
     let rig = filled();
     let raw = rig.raw();
-    let mut rows = raw.prepare("SELECT seq,body,hash FROM audit ORDER BY seq").unwrap();
+    let mut rows = raw.prepare("SELECT seq,body,leaf FROM audit ORDER BY seq").unwrap();
     let rows = rows.query_map([], |r| Ok((r.get::<_, u64>(0)?, r.get::<_, String>(1)?, r.get::<_, [u8; 32]>(2)?)));
-    let mut head = [0_u8; 32];
+    let mut prev = "0".repeat(64);
+    let mut level = Vec::new();
     for row in rows.unwrap() {
-        let (seq, body, hash) = row.unwrap();
-        let bytes = [b"countersign/record/v1".as_slice(), &seq.to_be_bytes(), &head, body.as_bytes()].concat();
-        head = Sha256::digest(bytes).into();
-        assert_eq!(head, hash, "record {seq}");
+        let (seq, body, leaf) = row.unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(parsed.to_string(), body, "record {seq}");
+        assert_eq!((parsed["seq"].as_u64(), parsed["prev"].as_str()), (Some(seq), Some(prev.as_str())));
+        let hash: [u8; 32] = Sha256::digest([b"\0", body.as_bytes()].concat()).into();
+        assert_eq!(hash, leaf, "record {seq}");
+        prev = hex::encode(hash);
+        level.push(hash);
     }
-    assert_eq!(verify_chain(&rig.path).unwrap().head, head);
+    assert_eq!(level.len(), 8);
+    while level.len() > 1 {
+        level = level.chunks(2).map(|p| Sha256::digest([&[1][..], &p[0], &p[1]].concat()).into()).collect();
+    }
+    assert_eq!(verify_chain(&rig.path).unwrap().root, level[0]);
+}
+
+/// What a gateway shows an auditor: every record, and each one alone.
+#[test]
+fn an_auditor_can_follow_the_log() {
+    let rig = filled();
+    let key = SigningKey::from_seed("countersign.example/1", &[9; 32]).unwrap();
+    let ledger = rig.open();
+    let sign = |head: TreeHead| Checkpoint::sign(&key, head.size, &head.root).unwrap();
+    let before = block(ledger.tree_head()).unwrap();
+    let older = sign(before);
+    block(ledger.keep_checkpoint(before.size, older.clone())).unwrap();
+    let holds = [hold("r", Window::Rolling(3_600), 1_000, 10), hold("l", Window::Lifetime, 1_000, 10)];
+    for n in 10..30 {
+        granted(&ledger, commit(n, T0, &holds));
+        let what = if n % 2 == 0 { Event::Redeemed } else { Event::SignerRefused };
+        step(&ledger, event(n, State::Signed, what, T0)).unwrap();
+    }
+    let head = block(ledger.tree_head()).unwrap();
+    let note = sign(head);
+    let lines = block(ledger.records(0, 1_000)).unwrap();
+    assert_eq!((head.size, lines.len()), (50, 50));
+    assert_eq!(block(ledger.records(48, 1_000)).unwrap(), lines[48..]);
+    assert_eq!(block(ledger.records(0, 3)).unwrap(), lines[..3]);
+    let verifier = || {
+        let public = key.public().clone();
+        Verifier::since(public.clone(), Checkpoint::open(&older, &public).unwrap())
+    };
+    let read = |lines: &[String]| verifier().read((lines.join("\n") + "\n").as_bytes());
+    let whole: Vec<String> = lines.iter().cloned().chain([checkpoint_line(&note)]).collect();
+    let report = read(&whole).unwrap();
+    assert_eq!((report.records, report.continues, report.checkpoint.root), (50, true, head.root));
+    // One record, which stands alone.
+    let proof = block(ledger.inclusion(8, head.size)).unwrap();
+    let consistency = block(ledger.consistency(before.size, head.size)).unwrap();
+    let one = [
+        partial_line(&lines[7], &proof, head.size),
+        consistency_line(&consistency, before.size),
+        checkpoint_line(&note),
+    ];
+    assert_eq!(read(&one).unwrap().records, 1);
+    for (seq, size) in [(0, 5), (6, 5), (51, 51), (1, 51)] {
+        assert_eq!(block(ledger.inclusion(seq, size)), Err(LedgerError::NotFound));
+    }
+    for (old, new) in [(0, 5), (6, 5), (5, 51)] {
+        assert_eq!(block(ledger.consistency(old, new)), Err(LedgerError::NotFound));
+    }
+    // Only what is of this log is kept, and the first of a size stays.
+    block(ledger.keep_checkpoint(50, note.clone())).unwrap();
+    let again = SigningKey::from_seed("other", &[8; 32]).unwrap();
+    block(ledger.keep_checkpoint(50, Checkpoint::sign(&again, 50, &head.root).unwrap())).unwrap();
+    let kept: Vec<_> = block(ledger.checkpoints(10)).unwrap().into_iter().map(|c| (c.size, c.note)).collect();
+    assert_eq!(kept, [(50, note.clone()), (before.size, older)]);
+    for (size, note) in [
+        (49, note),
+        (49, Checkpoint::sign(&key, 49, &head.root).unwrap()),
+        (51, Checkpoint::sign(&key, 51, &head.root).unwrap()),
+        (50, "50".to_owned()),
+    ] {
+        assert!(matches!(block(ledger.keep_checkpoint(size, note)), Err(LedgerError::Conflict(_))));
+    }
+    drop(ledger);
+    rig.check();
+    for damage in [
+        "UPDATE audit_node SET hash=zeroblob(32) WHERE idx=2",
+        "UPDATE audit_node SET hash=zeroblob(32) WHERE idx=(SELECT max(idx) FROM audit_node)",
+        "DELETE FROM audit_node WHERE idx=2",
+        "INSERT INTO audit_node VALUES(1000000,zeroblob(32))",
+        "UPDATE checkpoint SET note=replace(note,'=','A') WHERE size=50",
+        "UPDATE checkpoint SET size=49 WHERE size=50",
+        "UPDATE checkpoint SET size=500 WHERE size=50",
+        "DELETE FROM audit WHERE seq=50; DELETE FROM checkpoint",
+    ] {
+        // On a copy, so that each is alone.
+        let copy = rig.path.with_file_name("copy.db");
+        rig.raw().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let raw = rusqlite::Connection::open(&copy).unwrap();
+        let tables =
+            ["audit_kept", "audit_node_kept", "audit_node_unchanged", "checkpoint_kept", "checkpoint_unchanged"];
+        let triggers: String = tables.iter().map(|t| format!("DROP TRIGGER {t};")).collect();
+        raw.execute_batch(&format!("BEGIN; {triggers} {damage}; COMMIT")).unwrap();
+        let found = verify_chain(&copy);
+        assert!(matches!(found, Err(ChainError::Broken { .. })), "{damage}: {found:?}");
+        drop(raw);
+        std::fs::remove_file(&copy).unwrap();
+    }
+}
+
+#[test]
+fn the_log_cannot_be_changed_by_statements() {
+    let rig = filled();
+    let raw = rig.raw();
+    for sql in [
+        "UPDATE audit SET body='{}'",
+        "DELETE FROM audit",
+        "UPDATE audit_node SET hash=zeroblob(32)",
+        "DELETE FROM audit_node",
+    ] {
+        assert!(raw.execute(sql, []).unwrap_err().to_string().contains("not "), "{sql}");
+    }
 }
 
 #[test]

@@ -7,18 +7,7 @@ use countersign_ledger::SqliteLedger;
 use crate::common::*;
 
 fn query(n: u64) -> FactsQuery {
-    let f = facts();
-    FactsQuery {
-        key: key(n),
-        session: None,
-        host: f.host,
-        pay_to: f.pay_to,
-        method: f.method,
-        path: f.path,
-        fingerprint: fingerprint(0),
-        amount: f.amount,
-        at: at(1_000),
-    }
+    FactsQuery { fingerprint: fingerprint(0), at: at(1_000), ..facts_query(n) }
 }
 
 fn known(ledger: &SqliteLedger) -> Facts {

@@ -205,6 +205,7 @@ impl Wish {
                 decimals: 6,
                 eip712: Eip712 { name: "USDC".into(), version: "2".into() },
                 price: Micros::new(1_000_000).unwrap(),
+                quote: None,
             },
             amount: f.amount,
             pay_to: payee(self.seed, self.n),

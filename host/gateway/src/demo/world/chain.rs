@@ -238,6 +238,68 @@ impl Chain {
         Ok(self.include(&mut state, &call, vec![log]))
     }
 
+    /// Moves money without an authorization, as its owner does with a transaction of his own; returns its hash.
+    ///
+    /// # Errors
+    /// [`Revert::InsufficientBalance`].
+    pub fn transfer(&self, from: Address, to: Address, value: u128) -> Result<Hash, Revert> {
+        let mut state = self.lock();
+        if state.balance(from, u64::MAX) < value {
+            return Err(Revert::InsufficientBalance);
+        }
+        let height = state.next_height();
+        state.debit(from, value, height);
+        state.credit(to, value, height);
+        let log = transfer_log(from, to, value);
+        Ok(self.include(&mut state, &[b"send", from.as_bytes(), to.as_bytes(), &value.to_be_bytes()], vec![log]))
+    }
+
+    /// What no honest token does: uses a nonce for a transfer that its owner did not sign; returns the
+    /// transaction's hash.
+    pub fn redeem_wrongly(&self, from: Address, nonce: Hash, to: Address, value: u128) -> Hash {
+        let mut state = self.lock();
+        let height = state.next_height();
+        state.spent.insert((from, nonce), height);
+        state.debit(from, value, height);
+        state.credit(to, value, height);
+        let used = event("AuthorizationUsed(address,bytes32)", vec![padded(from), nonce], Vec::new());
+        let logs = vec![used, transfer_log(from, to, value)];
+        self.include(&mut state, &[b"wrong", &nonce, to.as_bytes(), &value.to_be_bytes()], logs)
+    }
+
+    /// Adds an empty block now.
+    pub fn mine(&self) -> Arc<Block> {
+        self.mine_at(0)
+    }
+
+    /// Adds an empty block whose time is no earlier than this one, which may be ahead of the clock. The blocks
+    /// after it are not older.
+    pub fn mine_at(&self, timestamp: u64) -> Arc<Block> {
+        let mut state = self.lock();
+        let at = self.next_timestamp(&state).max(timestamp);
+        self.extend_at(&mut state, at, None)
+    }
+
+    /// Undoes every block above a height, as a reorganisation does: money goes back, nonces are unused again.
+    pub fn reorganise(&self, height: u64) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let keep = usize::try_from(height).unwrap_or(usize::MAX).saturating_add(1).min(state.blocks.len());
+        for block in state.blocks.split_off(keep) {
+            state.block_of.remove(&block.hash);
+            if let Some(transaction) = &block.transaction {
+                state.block_of.remove(&transaction.hash);
+            }
+        }
+        if let Some(last) = state.blocks.last() {
+            state.head = Arc::clone(last);
+        }
+        state.spent.retain(|_, spent| *spent <= height);
+        for history in state.balances.values_mut() {
+            history.retain(|(since, _)| *since <= height);
+        }
+    }
+
     /// The newest block.
     #[must_use]
     pub fn head(&self) -> Arc<Block> {
@@ -301,7 +363,12 @@ impl Chain {
     }
 
     fn extend(&self, state: &mut State, transaction: Option<Transaction>) -> Arc<Block> {
-        let (height, at) = (state.next_height(), self.next_timestamp(state));
+        let at = self.next_timestamp(state);
+        self.extend_at(state, at, transaction)
+    }
+
+    fn extend_at(&self, state: &mut State, at: u64, transaction: Option<Transaction>) -> Arc<Block> {
+        let height = state.next_height();
         let block = Arc::new(seal(height, at, state.head.hash, self.shared.token.chain_id, transaction));
         state.blocks.push(block.clone());
         state.block_of.insert(block.hash, block.clone());

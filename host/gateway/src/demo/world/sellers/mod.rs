@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_core::evm::{Address, keccak256};
+use countersign_core::evm::{Address, Signature65, TransferWithAuthorization, keccak256};
 use countersign_core::time::Timestamp;
 use serde_json::Value;
 
 use self::catalogue::{ELSEWHERE, SELLERS};
 use self::shop::Shop;
-use super::chain::{Chain, Hash};
+use super::chain::{Chain, Hash, Revert};
 use super::facilitator::Facilitator;
 use super::server;
 
@@ -106,6 +106,21 @@ impl Seller {
         self.shop.books().prices.insert(path.to_owned(), vec![price]);
     }
 
+    /// Where its receipts are its own invention: names this transaction in them from now on.
+    pub fn set_receipt(&self, transaction: Hash) {
+        self.shop.books().receipt = Some(transaction);
+    }
+
+    /// Redeems the payment that was presented to it last, whatever it answered then; the transaction's hash.
+    /// None if nobody presented any.
+    ///
+    /// # Errors
+    /// What the token refuses.
+    pub fn redeem(&self) -> Result<Option<Hash>, Revert> {
+        let Some((message, signature)) = self.shop.books().last else { return Ok(None) };
+        self.shop.chain.transfer_with_authorization(&message, &signature).map(Some)
+    }
+
     /// What it counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -136,6 +151,10 @@ struct Books {
     visits: VecDeque<Visit>,
     authorizations: BTreeSet<(Address, Hash)>,
     redeemed: BTreeMap<(Address, Hash), Redeemed>,
+    /// The payment that was presented last.
+    last: Option<(TransferWithAuthorization, Signature65)>,
+    /// The transaction that an invented receipt names.
+    receipt: Option<Hash>,
 }
 
 /// A payment that was taken.
@@ -160,6 +179,8 @@ impl Books {
             visits: VecDeque::new(),
             authorizations: BTreeSet::new(),
             redeemed: BTreeMap::new(),
+            last: None,
+            receipt: None,
         }
     }
 

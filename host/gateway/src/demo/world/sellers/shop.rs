@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::Mutex;
 
-use countersign_core::evm::{TransferWithAuthorization, hex32, keccak256};
+use countersign_core::evm::{Signature65, TransferWithAuthorization, hex32, keccak256};
 use http::header::LOCATION;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -38,6 +38,11 @@ impl Payment {
         (self.message.from, self.message.nonce)
     }
 
+    fn signed(&self) -> Option<(TransferWithAuthorization, Signature65)> {
+        let signature = self.payload().get("signature")?.as_str()?.parse().ok()?;
+        Some((self.message, signature))
+    }
+
     fn payload(&self) -> &Value {
         self.json.get("payload").unwrap_or(&Value::Null)
     }
@@ -62,6 +67,7 @@ impl Shop {
     fn enter(&self, call: &Call, presented: bool, payment: Option<&Payment>) -> u64 {
         let mut books = self.books();
         books.authorizations.extend(payment.map(Payment::key));
+        books.last = payment.and_then(Payment::signed).or(books.last);
         books.enter(Visit {
             at: self.chain.now(),
             method: call.method.to_string(),
@@ -137,8 +143,12 @@ impl Shop {
         match self.plan.paid {
             Paid::RaisePrice { settle: false } => return Ok(self.raised(route)),
             Paid::NoReceipt => return Ok(goods(route, call)),
+            Paid::KeepAndHangUp => return Err(HungUp),
             Paid::FakeReceipt => {
-                let invented = keccak256(&[b"no such transaction".as_slice(), &payment.message.nonce].concat());
+                let named = self.books().receipt;
+                let invented = named.unwrap_or_else(|| {
+                    keccak256(&[b"no such transaction".as_slice(), &payment.message.nonce].concat())
+                });
                 let receipt = json!({
                     "success": true, "transaction": hex32::print(&invented),
                     "network": offer.get("network"), "payer": payment.message.from,
@@ -178,7 +188,9 @@ impl Shop {
                 let body = Content::dripping("slow and steady ".repeat(16));
                 Ok(self.delivered(with_content(StatusCode::OK, "text/plain", body), &receipt))
             }
-            Paid::Goods | Paid::NoReceipt | Paid::FakeReceipt | Paid::Elsewhere => Ok(self.delivered(goods, &receipt)),
+            Paid::Goods | Paid::NoReceipt | Paid::KeepAndHangUp | Paid::FakeReceipt | Paid::Elsewhere => {
+                Ok(self.delivered(goods, &receipt))
+            }
         }
     }
 

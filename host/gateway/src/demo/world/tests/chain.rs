@@ -95,3 +95,60 @@ fn the_same_history_has_the_same_hashes() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn blocks_are_mined_when_asked_for_and_time_never_goes_back() {
+    let (chain, watch, buyer) = chain();
+    let first = chain.head();
+    let second = chain.mine();
+    assert_eq!((second.number, second.timestamp, second.parent), (first.number + 1, START, first.hash));
+    let ahead = chain.mine_at(START + 300);
+    assert_eq!(ahead.timestamp, START + 300);
+    watch.advance(100);
+    assert_eq!(chain.mine().timestamp, START + 300, "no block is older than the one below");
+    let message = buyer.message(PAYEE, 1_000, 1);
+    let signature = buyer.sign(&message.digest(&token()));
+    let late = chain.transfer_with_authorization(&message, &signature);
+    assert_eq!(late, Err(Revert::Expired), "the chain's time counts, not the clock's");
+}
+
+#[test]
+fn a_reorganisation_undoes_everything_above() {
+    let (chain, _, buyer) = chain();
+    let message = buyer.message(PAYEE, 1_000, 1);
+    let signature = buyer.sign(&message.digest(&token()));
+    let below = chain.head();
+    let hash = chain.transfer_with_authorization(&message, &signature).unwrap();
+    let undone = chain.block_with(&hash).unwrap();
+    chain.mine();
+
+    chain.reorganise(below.number);
+    assert_eq!(chain.head(), below);
+    assert_eq!(chain.block_with(&undone.hash), None);
+    assert_eq!(chain.block_with(&hash), None);
+    assert_eq!((chain.balance(PAYEE), chain.balance(buyer.address())), (0, 10_000_000));
+    assert!(!chain.authorization_state(buyer.address(), &message.nonce));
+
+    let other = chain.mine();
+    assert_eq!(other.number, undone.number);
+    assert_ne!(other.hash, undone.hash);
+    let again = chain.transfer_with_authorization(&message, &signature).unwrap();
+    assert_eq!(chain.block_with(&again).unwrap().number, undone.number + 1);
+    assert_eq!(chain.balance(PAYEE), 1_000);
+}
+
+#[test]
+fn money_moves_without_an_authorization_too() {
+    let (chain, _, buyer) = chain();
+    let hash = chain.transfer(buyer.address(), PAYEE, 3_000).unwrap();
+    assert_eq!(chain.block_with(&hash).unwrap().transaction.as_ref().unwrap().logs.len(), 1, "Transfer");
+    assert_eq!(chain.transfer(PAYEE, buyer.address(), 3_001), Err(Revert::InsufficientBalance));
+    let twice = [chain.transfer(PAYEE, buyer.address(), 1_000), chain.transfer(PAYEE, buyer.address(), 1_000)];
+    assert_ne!(twice[0], twice[1], "each is a transaction of its own");
+    assert_eq!(chain.balance(PAYEE), 1_000);
+
+    let nonce = [5; 32];
+    chain.redeem_wrongly(buyer.address(), nonce, PAYEE, 7);
+    assert!(chain.authorization_state(buyer.address(), &nonce));
+    assert_eq!(chain.balance(PAYEE), 1_007);
+}

@@ -260,6 +260,26 @@ async fn bodies_without_end() {
 }
 
 #[tokio::test]
+async fn a_seller_redeems_late_and_names_what_it_is_told_to() {
+    let (world, _, buyer) = world().await;
+    let keeper = seller(&world, "keeps-and-hangs-up");
+    assert_eq!(keeper.redeem(), Ok(None), "nobody has paid yet");
+    let (_, answer) = buy(&buyer, &keeper, 1).await;
+    assert!(answer.is_err(), "it hangs up");
+    assert_eq!((keeper.stats().presented, world.balance(keeper.pay_to())), (1, 0));
+    let hash = keeper.redeem().unwrap().unwrap();
+    assert!(world.chain().block_with(&hash).is_some());
+    assert_eq!(world.balance(keeper.pay_to()), 1_000);
+    assert!(keeper.redeem().is_err(), "once");
+
+    let liar = seller(&world, "fake-receipt");
+    liar.set_receipt(hash);
+    let (_, answer) = buy(&buyer, &liar, 2).await;
+    assert_eq!(answer.unwrap().decoded("payment-response")["transaction"], hex32::print(&hash));
+    assert_eq!(world.balance(liar.pay_to()), 0);
+}
+
+#[tokio::test]
 async fn the_catalogue_is_sound() {
     let (world, _, _) = world().await;
     let names: BTreeSet<_> = world.sellers().iter().map(Seller::name).collect();

@@ -1,0 +1,174 @@
+//! Durable holds: how many a second, how long each takes, and what a large store changes.
+//! `cargo bench -p countersign-ledger --bench holds [-- GROWTH]`
+//!
+//! One run prints: what the disk does alone (4 KiB overwritten and `fdatasync`ed), one transaction for each
+//! hold, group commit at 1, 16, 64 and 256 callers over many budgets and over a single one, and, with
+//! GROWTH payments (say 1000000), what a commit costs as the store grows to them. Each caller waits for its
+//! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    reason = "a measurement that cannot be made stops"
+)]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
+#[path = "../tests/ledger/common.rs"]
+mod common;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use countersign_core::ledger::{Committed, Ledger};
+use countersign_core::verdict::Window;
+use countersign_ledger::SqliteLedger;
+
+use common::{Rig, T0, block, commit, hold};
+
+/// How long each line is measured.
+const LINE: Duration = Duration::from_secs(4);
+
+/// How long each of many took.
+struct Took(Vec<Duration>);
+
+impl Took {
+    fn tell(mut self, what: &str, during: Duration) -> f64 {
+        self.0.sort_unstable();
+        let at = |permille: usize| {
+            let index = self.0.len().saturating_sub(1) * permille / 1_000;
+            self.0.get(index).copied().unwrap_or_default().as_secs_f64() * 1e3
+        };
+        let rate = self.0.len() as f64 / during.as_secs_f64();
+        println!("{what:44} {rate:9.0}/s   p50 {:8.3} ms   p99 {:8.3} ms", at(500), at(990));
+        rate
+    }
+}
+
+/// The disk alone: one writer, a file that is there already.
+fn disk(rig: &Rig) -> f64 {
+    let path = rig.path.with_extension("disk");
+    let file = OpenOptions::new().create(true).truncate(true).write(true).open(path).unwrap();
+    let page = [7_u8; 4_096];
+    (0..256_u64).for_each(|n| file.write_all_at(&page, n * 4_096).unwrap());
+    file.sync_all().unwrap();
+    let (began, mut took) = (Instant::now(), Vec::new());
+    for n in (0..256_u64).cycle() {
+        if began.elapsed() >= LINE {
+            break;
+        }
+        let one = Instant::now();
+        file.write_all_at(&page, n * 4_096).unwrap();
+        file.sync_data().unwrap();
+        took.push(one.elapsed());
+    }
+    Took(took).tell("the disk: 4 KiB overwritten, fdatasync", began.elapsed())
+}
+
+fn place(ledger: &SqliteLedger, n: u64, budgets: u64) {
+    let mine = format!("agent/{}", n % budgets);
+    let holds = [
+        hold(&format!("wallet/{}", n % budgets), Window::Day(String::new()), 1 << 50, 1),
+        hold(&mine, Window::Rolling(86_400), 1 << 50, 1),
+        hold(&mine, Window::Lifetime, 1 << 50, 1),
+    ];
+    match block(ledger.commit(commit(n, T0, &holds))).unwrap() {
+        Committed::Granted { .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `callers` threads that each wait for their answer, over so many budgets.
+fn held(ledger: &SqliteLedger, next: &AtomicU64, callers: usize, budgets: u64, what: &str) -> f64 {
+    let stop = AtomicBool::new(false);
+    let began = Instant::now();
+    let took = thread::scope(|scope| {
+        let caller = || {
+            let mut took = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                let one = Instant::now();
+                place(ledger, n, budgets);
+                took.push(one.elapsed());
+            }
+            took
+        };
+        let running: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
+        thread::sleep(LINE);
+        stop.store(true, Ordering::Relaxed);
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    Took(took).tell(&format!("{what}, {callers} at a time"), began.elapsed())
+}
+
+/// CPU time of this process.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).unwrap().parse::<u64>().unwrap();
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+fn main() {
+    let growth: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(0);
+    let rig = Rig::new();
+    let syncs = disk(&rig);
+    let ledger = rig.open();
+    let next = AtomicU64::new(1);
+    let alone = held(&ledger, &next, 1, 16, "a transaction for each hold");
+    let before = (cpu(), next.load(Ordering::Relaxed));
+    let mut best = alone;
+    for callers in [16, 64, 256] {
+        best = held(&ledger, &next, callers, 16, "group commit").max(best);
+    }
+    let made = next.load(Ordering::Relaxed) - before.1;
+    let each = (cpu() - before.0).as_secs_f64() * 1e6 / made as f64;
+    held(&ledger, &next, 64, 1, "one single budget");
+    let bytes = std::fs::metadata(&rig.path).unwrap().len() / next.load(Ordering::Relaxed);
+    println!(
+        "group commit over one transaction each: {:.1}; over the disk's own syncs: {:.1}",
+        best / alone,
+        best / syncs
+    );
+    println!("CPU of the process, callers included: {each:.0} us a hold; {bytes} bytes on disk a payment");
+    if growth > 0 {
+        grow(&ledger, &next, growth);
+    }
+}
+
+/// What a commit costs as the store fills: CPU, and how much of it is the store's size.
+fn grow(ledger: &SqliteLedger, next: &AtomicU64, most: u64) {
+    println!("payments     CPU us/commit     facts us");
+    let mut mark = 10_000;
+    while mark <= most {
+        let (from, before) = (next.load(Ordering::Relaxed), cpu());
+        thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    loop {
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        if n > mark {
+                            return;
+                        }
+                        place(ledger, n, 1_000);
+                    }
+                });
+            }
+        });
+        let made = next.load(Ordering::Relaxed).saturating_sub(from).max(1);
+        let each = (cpu() - before).as_secs_f64() * 1e6 / made as f64;
+        println!("{mark:9}    {each:9.0}     {:9.0}", facts(ledger));
+        mark *= 10;
+    }
+}
+
+/// What it takes to read what policies are told.
+fn facts(ledger: &SqliteLedger) -> f64 {
+    const READS: u64 = 500;
+    let began = Instant::now();
+    (0..READS).for_each(|n| drop(block(ledger.facts(common::facts_query(n))).unwrap()));
+    began.elapsed().as_secs_f64() * 1e6 / READS as f64
+}
