@@ -207,7 +207,8 @@ impl Life {
             return;
         }
         self.now = local.plus_millis(self.skew);
-        self.fuse = dies.then(|| self.chance.below(7));
+        let last = if self.chance.percent(60) { 10 } else { 50 };
+        self.fuse = dies.then(|| self.chance.below(last));
         tell!(self, "{real}: the clock says {}", self.now);
         let lived = self.live(ledger).await;
         self.world(real);
@@ -222,13 +223,15 @@ impl Life {
     }
 
     async fn live(&mut self, ledger: &SqliteLedger) -> Lived<()> {
-        for _ in 0..self.chance.between(1, 3) {
+        // A process that will die has more to die in.
+        let actions = if self.fuse.is_some() { self.chance.between(4, 7) } else { self.chance.between(1, 3) };
+        for _ in 0..actions {
             match self.chance.below(10) {
                 0..=2 if self.truths.len() < 5 => self.buy(ledger).await?,
                 3..=5 => self.call(ledger).await?,
                 6 => self.review(ledger).await?,
                 7 => self.present_again(ledger).await?,
-                8 if self.chance.percent(40) => self.look(ledger).await?,
+                8 if self.fuse.is_some() || self.chance.percent(30) => self.look(ledger).await?,
                 _ => self.call(ledger).await?,
             }
         }
@@ -769,7 +772,7 @@ impl Life {
         // Only after a final redemption, so that no reorganisation makes it a gift.
         let paid = self.chain.redemption(authorization.from, &authorization.nonce);
         let is_final = paid.is_some_and(|(_, block)| block <= self.chain.finalized().number);
-        if !is_final || !self.chance.percent(10) {
+        if !is_final || !self.chance.percent(20) {
             return;
         }
         let redeemed = self.redeemed(n).unwrap_or(0);

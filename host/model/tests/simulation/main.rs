@@ -42,7 +42,7 @@ mod tests {
 
     /// What must happen in so many lives, for them to show anything.
     fn everything() -> Vec<String> {
-        let steps = ["commit", "store-signature", "answered", "vote", "represent", "finalized", "refund", "payment"];
+        let steps = ["commit", "store-signature", "answered", "vote", "represent", "finalized", "payment"];
         let events = Event::ALL.map(Event::name);
         let dying = steps.iter().chain(events.iter().filter(|event| {
             // By a vote, in a commit; or rarely looked for.

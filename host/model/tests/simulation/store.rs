@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use countersign_core::budget::HOST;
 use countersign_core::ledger::{BudgetView, Ledger};
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::Window;
@@ -10,7 +11,6 @@ use countersign_ledger::{Options, SqliteLedger, check_integrity};
 
 use crate::chance::Chance;
 use crate::life::{Bug, Life};
-use crate::purchase::wall;
 use crate::together::{all, block};
 
 /// How many lives share a store.
@@ -61,10 +61,10 @@ pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) ->
     for minute in 0..MINUTES {
         let real = START.plus_millis(minute * 60_000);
         // Now and then somebody sets the clock, and sets it right again.
-        wrong = match chance.below(24) {
+        wrong = match chance.below(100) {
             0 => 3 * 3_600_000,
-            1 => -3_600_000,
-            2..=5 => 0,
+            1 | 2 => -3_600_000,
+            3..=30 => 0,
             _ => wrong,
         };
         let local = Timestamp::from_millis(real.as_millis().saturating_add_signed(wrong));
@@ -114,7 +114,7 @@ pub(crate) fn live_together(cohort: u64, bug: Option<Bug>, only: Option<u64>) ->
 fn counters(budgets: &[BudgetView]) -> BTreeMap<String, (u64, u64)> {
     let lifetime = budgets.iter().filter(|budget| budget.window == Window::Lifetime);
     let names = lifetime.map(|budget| {
-        let name = if budget.name.starts_with(&wall(0)[..5]) { &budget.name } else { &budget.owner };
+        let name = if budget.owner == HOST { &budget.name } else { &budget.owner };
         (name.clone(), (budget.held, budget.spent))
     });
     names.collect()
