@@ -6,8 +6,8 @@ use countersign_core::evm::Address;
 use countersign_core::time::Timestamp;
 
 use crate::events::{Act, Place, TRANSFER, Transfer, acts, all_kinds, transfer};
-use crate::node::RpcError;
 use crate::look::first_block;
+use crate::node::RpcError;
 use crate::reader::{Anchor, ReadError, Reader};
 use crate::source::{Hash, Log, Source, Wanted, word};
 

@@ -116,11 +116,7 @@ impl Write for Shared {
 ///
 /// # Errors
 /// [`ExportError`]; what was written until then is not a whole export.
-pub async fn export(
-    ledger: &dyn Ledger,
-    wanted: Wanted,
-    sink: &mut impl Sink,
-) -> Result<u64, ExportError> {
+pub async fn export(ledger: &dyn Ledger, wanted: Wanted, sink: &mut impl Sink) -> Result<u64, ExportError> {
     let options = Options { states: wanted.states.clone(), ..Options::new(wanted.currency.clone()) };
     let shared = Shared::default();
     let mut exporter = Exporter::new(wanted.format, options, shared.clone());
@@ -209,7 +205,8 @@ mod tests {
             let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
             wanted(&pairs, "USD")
         };
-        let all = read("format=focus&state=unknown&state=settled&since=2026-11-01T00:00:00Z&until=2026-12-01T00:00:00Z");
+        let all =
+            read("format=focus&state=unknown&state=settled&since=2026-11-01T00:00:00Z&until=2026-12-01T00:00:00Z");
         let all = all.unwrap();
         assert_eq!(all.format, Format::Focus);
         assert_eq!(all.states, [State::Redeemable, State::Stuck, State::Settled]);

@@ -324,7 +324,9 @@ async fn record(gateway: &Gateway, payment: &PaymentView, finding: Finding) {
     let Ok(at) = gateway.clock.now() else { return };
     let transition = Transition { payment: id, from: payment.state, event, why, evidence, at };
     match gateway.ledger.transition(transition).await {
-        Ok(state) => tracing::info!(payment = %id, state = state.public(), event = event.name(), "the chain has spoken"),
+        Ok(state) => {
+            tracing::info!(payment = %id, state = state.public(), event = event.name(), "the chain has spoken")
+        }
         // The state moved meanwhile: look again.
         Err(error) => tracing::debug!(payment = %id, %error, "not recorded yet"),
     }

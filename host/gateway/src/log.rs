@@ -95,7 +95,12 @@ impl Log {
             }
         };
         let key = SigningKey::from_seed(&origin(store_id), &seed)?;
-        Ok(Self { key, anchor: config.anchor.clone(), turn: tokio::sync::Mutex::default(), extends: AtomicBool::new(true) })
+        Ok(Self {
+            key,
+            anchor: config.anchor.clone(),
+            turn: tokio::sync::Mutex::default(),
+            extends: AtomicBool::new(true),
+        })
     }
 
     /// The key that checks what this one signs.
@@ -129,7 +134,11 @@ impl Log {
         let what_to_do = "compare it with the chain (`countersign ledger reconcile`), then lift this stop";
         let kept = match Checkpoint::open(&note, self.verifier()) {
             Ok(kept) => kept,
-            Err(e) => return Ok(Some(format!("the anchor's last checkpoint is not of this ledger and key: {e}; {what_to_do}"))),
+            Err(e) => {
+                return Ok(Some(format!(
+                    "the anchor's last checkpoint is not of this ledger and key: {e}; {what_to_do}"
+                )));
+            }
         };
         let head = ledger.tree_head().await?;
         if kept.size > head.size {
@@ -138,7 +147,9 @@ impl Log {
         }
         let proof = ledger.consistency(kept.size, head.size).await?;
         let extends = tlog::check_consistency((kept.size, &kept.root), (head.size, &head.root), &proof);
-        Ok(extends.err().map(|e| format!("the ledger has another history than its anchor remembers: {e}; {what_to_do}")))
+        Ok(extends
+            .err()
+            .map(|e| format!("the ledger has another history than its anchor remembers: {e}; {what_to_do}")))
     }
 
     /// Signs what the log is now, if it grew since the last checkpoint. The ledger and the anchor have it
@@ -204,8 +215,7 @@ fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), LogError> {
     let mut next = path.as_os_str().to_owned();
     next.push(".new");
     let next = PathBuf::from(next);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(&fail)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(&fail)?;
     file.write_all(format!("{}\n", hex::encode(seed)).as_bytes()).and_then(|()| file.sync_all()).map_err(&fail)?;
     fs::rename(&next, path).map_err(&fail)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

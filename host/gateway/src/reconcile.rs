@@ -2,6 +2,7 @@
 //! was signed, settled and booked. It changes nothing by itself; refunds that it finds are booked, and
 //! money that moved without the ledger knowing stops its wallet.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -136,10 +137,11 @@ pub async fn compare(
         }
         let (network, until) = (network.to_string(), anchor.block().time);
         coverage.push(Coverage { network: network.clone(), from: began, until });
-        wallets.extend(payers.iter().map(|payer| Wallet {
-            network: network.clone(),
-            address: payer.to_string().to_ascii_lowercase(),
-        }));
+        wallets.extend(
+            payers
+                .iter()
+                .map(|payer| Wallet { network: network.clone(), address: payer.to_string().to_ascii_lowercase() }),
+        );
     }
     // Read after the chain: what is settled meanwhile is in both. What was redeemed in the first block may have
     // been signed as long before as an authorization lives.
@@ -164,12 +166,12 @@ async fn refunds(
     let mut known: BTreeMap<Address, Vec<PaymentView>> = BTreeMap::new();
     let mut refunds: Vec<Refund> = Vec::new();
     for (network, asset, transfer) in came_in {
-        if !known.contains_key(&transfer.from) {
+        if let Entry::Vacant(unknown) = known.entry(transfer.from) {
             let states = State::ALL.into_iter().filter(|state| state.is_spent()).collect();
             let pay_to = Some(transfer.from.to_string());
             let after = Some(PaymentId::first_of(Timestamp::default()));
             let filter = PaymentFilter { states, pay_to, after, ..PaymentFilter::default() };
-            known.insert(transfer.from, pages(ledger, filter).await?);
+            unknown.insert(pages(ledger, filter).await?);
         }
         let Some(payments) = known.get(&transfer.from) else { continue };
         let transaction = hex32::print(&transfer.place.transaction);
@@ -301,7 +303,8 @@ async fn stop_what_leaks(gateway: &Gateway, report: &Report, now: Timestamp) {
         if gateway.stops.list().iter().any(|stop| stop.scope == scope) {
             continue;
         }
-        let reason = format!("{transaction} moved money of it that the ledger does not account for ({})", finding.class);
+        let reason =
+            format!("{transaction} moved money of it that the ledger does not account for ({})", finding.class);
         tracing::error!(wallet = name, reason, "stopped");
         let stop = Suspension { scope, by: crate::log::BY.to_owned(), reason, at: now };
         gateway.stops.add(stop.clone());

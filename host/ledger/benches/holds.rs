@@ -6,12 +6,7 @@
 //! GROWTH payments (say 1000000), what a commit costs as the store grows to them. Each caller waits for its
 //! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    dead_code,
-    reason = "a measurement that cannot be made stops"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "a measurement that cannot be made stops")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 #[path = "../tests/ledger/common.rs"]

@@ -20,6 +20,10 @@ pub(super) async fn run(listing: &Listing, id: &str) -> Outcome {
     };
     let record = ledger.records_of(id).await?.first().copied();
     let story = Story::of(&Entry { payment: &payment, approval: approval.as_ref(), record }, &config.gateway.currency);
-    if listing.json { say(format_args!("{:#}", story.json())) } else { say(story.text().trim_end()) }
+    if listing.json {
+        say(format_args!("{:#}", story.json()))
+    } else {
+        say(story.text().trim_end())
+    }
     Ok(())
 }

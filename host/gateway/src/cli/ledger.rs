@@ -235,8 +235,9 @@ async fn compare(arguments: &Reconcile) -> Result<Verdict, Failure> {
     let ledger = store::open_read_only(&config)?;
     let now = SystemClock.now()?;
     let since = match &arguments.since {
-        Some(text) => Timestamp::parse(text)
-            .ok_or_else(|| Failure::new(format!("--since: {text:?} is no RFC 3339 moment, such as 2026-11-01T00:00:00Z")))?,
+        Some(text) => Timestamp::parse(text).ok_or_else(|| {
+            Failure::new(format!("--since: {text:?} is no RFC 3339 moment, such as 2026-11-01T00:00:00Z"))
+        })?,
         None => now.minus_millis(MONTH_MS),
     };
     let payments = reconcile::payments(&ledger, since).await?;
@@ -252,7 +253,11 @@ async fn compare(arguments: &Reconcile) -> Result<Verdict, Failure> {
         }
         None => from_chain(&config, &ledger, &payments, since, now).await?,
     };
-    if arguments.listing.json { say(format_args!("{:#}", report.json())) } else { say(report.text().trim_end()) }
+    if arguments.listing.json {
+        say(format_args!("{:#}", report.json()))
+    } else {
+        say(report.text().trim_end())
+    }
     Ok(report.verdict())
 }
 
@@ -263,7 +268,8 @@ fn covered(transfers: &[transfer_list::Transfer]) -> Vec<transfer_list::Coverage
         let span = spans.entry(&transfer.network).or_insert((transfer.time, transfer.time));
         *span = (span.0.min(transfer.time), span.1.max(transfer.time));
     }
-    let one = |(network, (from, until)): (&str, _)| transfer_list::Coverage { network: network.to_owned(), from, until };
+    let one =
+        |(network, (from, until)): (&str, _)| transfer_list::Coverage { network: network.to_owned(), from, until };
     spans.into_iter().map(one).collect()
 }
 

@@ -9,17 +9,8 @@ use countersign_core::x402::{Asset, AssetTable, Eip712, Network, Quote};
 
 use super::reader::{Item, Read, Table};
 
-const KEYS: &[&str] = &[
-    "network",
-    "address",
-    "symbol",
-    "decimals",
-    "eip712",
-    "price",
-    "price-as-of",
-    "price-max-age",
-    "price-margin",
-];
+const KEYS: &[&str] =
+    &["network", "address", "symbol", "decimals", "eip712", "price", "price-as-of", "price-max-age", "price-margin"];
 const NOT_DOLLARS: &str = "required where the reference currency is not USD: built-in assets are dollars";
 /// What the built-in assets are worth one of.
 const DOLLAR: &str = "USD";
@@ -32,10 +23,11 @@ pub(super) fn read(root: &mut Table<'_>, currency: &str) -> Read<AssetTable> {
     // A dollar is not one of any other currency: there, what is paid with needs a price of its own.
     let mut table = builtin.clone().only(|_| currency == DOLLAR);
     let mut places = BTreeMap::new();
-    let assets =
-        root.named("asset", |item, text| item.named(text), |name, item| {
-            Ok((asset(name, &item, &builtin, currency)?, item))
-        })?;
+    let assets = root.named(
+        "asset",
+        |item, text| item.named(text),
+        |name, item| Ok((asset(name, &item, &builtin, currency)?, item)),
+    )?;
     for (name, (asset, item)) in assets {
         if let Some(other) = places.insert((asset.network, asset.address), name) {
             return Err(item.error(format!("the same network and address as asset.{other}")));

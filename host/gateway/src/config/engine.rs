@@ -23,7 +23,8 @@ impl EngineSection {
 
     pub(super) fn read(table: Option<Table<'_>>, ledger: &Ledger) -> Read<Self> {
         let engine = EngineConfig::default();
-        let mut section = Self { instances: engine.instances, ready: engine.ready, cache: Some(ledger.store.beside("compiled")) };
+        let mut section =
+            Self { instances: engine.instances, ready: engine.ready, cache: Some(ledger.store.beside("compiled")) };
         let Some(mut table) = table else { return Ok(section) };
         if let Some(item) = table.take("instances") {
             section.instances = item.u32(1..=4_096)?;

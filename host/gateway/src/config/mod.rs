@@ -250,7 +250,9 @@ impl Config {
         let Store::Sqlite { path } = &self.ledger.store;
         check("ledger.url".to_owned(), path, Kind::Ledger)?;
         // Made at the first start.
-        for (key, path) in [("ledger.log-key", Some(&self.ledger.log_key)), ("ledger.anchor", self.ledger.anchor.as_ref())] {
+        for (key, path) in
+            [("ledger.log-key", Some(&self.ledger.log_key)), ("ledger.anchor", self.ledger.anchor.as_ref())]
+        {
             if let Some(path) = path.filter(|path| path.exists()) {
                 check(key.to_owned(), path, Kind::Secret)?;
             }
@@ -329,9 +331,12 @@ impl Config {
             for network in wallet.networks.iter().filter(|network| !self.assets.knows(**network)) {
                 let why = match self.gateway.currency.as_str() {
                     "USD" => String::new(),
-                    other => format!(" (the built-in assets are dollars: give them a price in {other} under [asset.NAME])"),
+                    other => {
+                        format!(" (the built-in assets are dollars: give them a price in {other} under [asset.NAME])")
+                    }
                 };
-                warnings.push(format!("wallet.{name}: no asset is known on {network}, so nothing can be paid there{why}"));
+                warnings
+                    .push(format!("wallet.{name}: no asset is known on {network}, so nothing can be paid there{why}"));
             }
         }
         for mandate in &self.mandates {

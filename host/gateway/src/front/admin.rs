@@ -13,7 +13,9 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::{Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses};
+use super::{
+    Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
+};
 use crate::clock::random;
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};

@@ -27,11 +27,7 @@ use crate::{books, reconcile};
 const AHEAD: usize = 2;
 
 /// The books, streamed: nothing of them is kept in memory beyond a few pages.
-pub(super) fn export(
-    gateway: &Arc<Gateway>,
-    config: &Config,
-    query: &[(String, String)],
-) -> Result<Answer, Problem> {
+pub(super) fn export(gateway: &Arc<Gateway>, config: &Config, query: &[(String, String)]) -> Result<Answer, Problem> {
     let wanted =
         books::wanted(query, &config.gateway.currency).map_err(|detail| Problem::new(Code::BadRequest, detail))?;
     let (media, name) = (wanted.format.media_type(), wanted.format.as_str());

@@ -76,16 +76,19 @@ impl Purchase {
         // Whatever can fail without a signature comes before the payload is touched.
         let route = self.route(self.call.target.clone()).await?;
         route.carries_payments()?;
-        let (permit, stored) = match permit::represent(&*self.gateway.ledger, id, self.snapshot.generation, self.gateway.clock.now()?).await? {
-            Represented::Open { permit, signature } => (permit, signature),
-            Represented::Suspended(what) => return Err(suspended(&what, id, state)),
-            Represented::Stale => {
-                let detail = "who may act changed while this call waited; repeat it";
-                return Err(Problem::new(Code::Overloaded, detail).with("payment", id.to_string()));
-            }
-            Represented::NotOpen(now) if now.is_spent() => return Err(already_settled(&payment)),
-            Represented::Expired | Represented::NotOpen(_) => return Err(unresolved(&payment)),
-        };
+        let (permit, stored) =
+            match permit::represent(&*self.gateway.ledger, id, self.snapshot.generation, self.gateway.clock.now()?)
+                .await?
+            {
+                Represented::Open { permit, signature } => (permit, signature),
+                Represented::Suspended(what) => return Err(suspended(&what, id, state)),
+                Represented::Stale => {
+                    let detail = "who may act changed while this call waited; repeat it";
+                    return Err(Problem::new(Code::Overloaded, detail).with("payment", id.to_string()));
+                }
+                Represented::NotOpen(now) if now.is_spent() => return Err(already_settled(&payment)),
+                Represented::Expired | Represented::NotOpen(_) => return Err(unresolved(&payment)),
+            };
         let sealed = match stored {
             Some(signature) => permit.seal(signature).map_err(|e| e.to_string()),
             None => self.sign_again(permit, &payment.facts).await,
