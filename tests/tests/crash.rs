@@ -4,7 +4,7 @@
 //! sends SIGKILL at a random moment, sometimes before the process was ready. The chain and the sellers live on in this
 //! process and are the judges: what they saw must be what the ledger knows.
 //!
-//! `COUNTERSIGN_CYCLES` says how often (default 100), `COUNTERSIGN_SEED` repeats a run's random choices (the moments
+//! `COUNTERSIGN_CYCLES` says how often (default 200), `COUNTERSIGN_SEED` repeats a run's random choices (the moments
 //! still depend on the machine).
 
 #![expect(
@@ -395,7 +395,7 @@ fn observe(world: &LocalWorld, seen: &mut Seen, visits: &mut BTreeMap<&str, u64>
 
 #[test]
 fn nothing_signed_is_ever_forgotten() {
-    let cycles = setting("COUNTERSIGN_CYCLES").unwrap_or(100);
+    let cycles = setting("COUNTERSIGN_CYCLES").unwrap_or(200);
     let by_the_clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into();
     let seed = setting("COUNTERSIGN_SEED").unwrap_or_else(by_the_clock);
     println!("{cycles} cycles, COUNTERSIGN_SEED={seed}");

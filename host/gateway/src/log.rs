@@ -94,13 +94,22 @@ impl Log {
                 fresh
             }
         };
-        let key = SigningKey::from_seed(&origin(store_id), &seed)?;
-        Ok(Self {
-            key,
-            anchor: config.anchor.clone(),
-            turn: tokio::sync::Mutex::default(),
-            extends: AtomicBool::new(true),
-        })
+        Self::of(config, store_id, &seed)
+    }
+
+    /// The key that is there.
+    ///
+    /// # Errors
+    /// When there is none, or it is not private.
+    pub fn existing(config: &config::Ledger, store_id: [u8; 16]) -> Result<Self, LogError> {
+        let none = || LogError::File(config.log_key.clone(), "there is no log key yet".to_owned());
+        Self::of(config, store_id, &read_seed(&config.log_key)?.ok_or_else(none)?)
+    }
+
+    fn of(config: &config::Ledger, store_id: [u8; 16], seed: &[u8; 32]) -> Result<Self, LogError> {
+        let key = SigningKey::from_seed(&origin(store_id), seed)?;
+        let (turn, extends) = (tokio::sync::Mutex::default(), AtomicBool::new(true));
+        Ok(Self { key, anchor: config.anchor.clone(), turn, extends })
     }
 
     /// The key that checks what this one signs.

@@ -38,7 +38,13 @@ pub(super) enum Books {
     /// Check exported records from nothing but themselves and the log's key.
     Verify(Verify),
     /// The newest signed checkpoint of the records, to be kept somewhere else.
-    Checkpoint(Listing),
+    Checkpoint {
+        #[command(flatten)]
+        listing: Listing,
+        /// Print the public key that checks it instead.
+        #[arg(long)]
+        key: bool,
+    },
     /// Compare payments with the chain, or with a list of transfers. Exits with 3 if something needs attention,
     /// with 4 if money moved that the ledger does not account for.
     Reconcile(Reconcile),
@@ -101,7 +107,7 @@ pub(super) async fn run(command: Books) -> Outcome {
         Books::Export(export) if export.format == "audit" => records(&export).await,
         Books::Export(export) => payments(&export).await,
         Books::Verify(verify) => check(&verify),
-        Books::Checkpoint(listing) => checkpoint(&listing).await,
+        Books::Checkpoint { listing, key } => checkpoint(&listing, key).await,
         Books::Reconcile(arguments) => match compare(&arguments).await? {
             Verdict::Clean => Ok(()),
             verdict => Err(Failure::silent(verdict.exit_code())),
@@ -217,12 +223,17 @@ fn check(verify: &Verify) -> Outcome {
     Ok(())
 }
 
-async fn checkpoint(listing: &Listing) -> Outcome {
+async fn checkpoint(listing: &Listing, only_key: bool) -> Outcome {
     let config = inspect(&listing.common)?;
     let ledger = store::open_read_only(&config)?;
+    let key = log::Log::existing(&config.ledger, ledger.store_id())?.verifier().to_string();
+    if only_key {
+        say(key);
+        return Ok(());
+    }
     let KeptCheckpoint { size, note } = newest(&ledger).await?;
     if listing.json {
-        say(format_args!("{:#}", json!({"checkpoint": note, "size": size})));
+        say(format_args!("{:#}", json!({"checkpoint": note, "size": size, "key": key})));
     } else {
         say(note.trim_end());
     }
