@@ -112,6 +112,8 @@ pub(crate) struct Life {
     chain: Chain,
     nodes: Vec<Arc<FakeNode>>,
     lag: u64,
+    /// Blocks are undone all the time, and one of two nodes goes on lying when all is quiet.
+    stormy: bool,
     /// Milliseconds this life's clock is ahead of the store's other lives', plus this much.
     skew: u64,
     // The process's memory: gone with it.
@@ -149,6 +151,7 @@ impl Life {
         let count = if chance.percent(50) { 1 } else { 2 };
         let nodes = (0..count).map(|n| FakeNode::new(&format!("node-{n}"), &chain)).collect();
         let skew = chance.below(200_000);
+        let stormy = chance.percent(10);
         Self {
             seed,
             bug,
@@ -156,6 +159,7 @@ impl Life {
             chain,
             nodes,
             lag,
+            stormy,
             skew,
             reader: None,
             calls: Vec::new(),
@@ -210,7 +214,10 @@ impl Life {
         let last = if self.chance.percent(60) { 10 } else { 50 };
         self.fuse = dies.then(|| self.chance.below(last));
         tell!(self, "{real}: the clock says {}", self.now);
-        let lived = self.live(ledger).await;
+        let lived = match self.live(ledger).await {
+            Ok(()) if self.stormy => self.look(ledger).await,
+            lived => lived,
+        };
         self.world(real);
         match lived {
             Err(Stop::Broken(why)) => self.broken = Some(why),
@@ -734,7 +741,8 @@ impl Life {
             let Some(authorization) = self.truths[n].authorization.clone() else { continue };
             let truth = &self.truths[n];
             // Late, again and again, in time or not: as often as a seller likes.
-            if truth.presented && self.chance.percent(30) {
+            let often = if self.stormy { 10 } else { 30 };
+            if truth.presented && self.chance.percent(often) {
                 self.redeem(n, authorization.message());
             }
             if self.chance.percent(3) {
@@ -743,7 +751,7 @@ impl Life {
             }
             self.send_back(n, &authorization);
         }
-        if self.chance.percent(15) {
+        if self.chance.percent(if self.stormy { 50 } else { 15 }) {
             let depth = self.chance.between(1, self.lag);
             let undone = self.chain.undo(depth);
             let head = self.chain.head().number;
@@ -755,7 +763,7 @@ impl Life {
             for transaction in undone {
                 // What pays back is sent until it is in.
                 let redeems = transaction.calls().iter().any(|call| matches!(call, TokenCall::Redeem(_)));
-                if !redeems || self.chance.percent(50) {
+                if !redeems || self.chance.percent(if self.stormy { 20 } else { 50 }) {
                     self.waiting.push(transaction);
                 }
             }
@@ -854,15 +862,16 @@ impl Life {
     // ---- The end.
 
     /// Sellers stop, nodes tell the truth, the chain goes on: everything must come to an end.
-    pub(crate) async fn end(&mut self, ledger: &SqliteLedger, local: Timestamp, real: Timestamp) {
+    pub(crate) async fn end(&mut self, ledger: &SqliteLedger, local: Timestamp, real: Timestamp, last: bool) {
         if self.broken.is_some() {
             return;
         }
         self.fuse = None;
         self.calls.clear();
         self.now = local.plus_millis(self.skew);
-        for node in &self.nodes {
-            node.set(Mood::Honest);
+        for (which, node) in self.nodes.iter().enumerate() {
+            let lies = self.stormy && which == 1 && !last;
+            node.set(if lies { Mood::Lying(Lie::StateUsed) } else { Mood::Honest });
         }
         for block in 0..=self.lag {
             self.mine(real.as_secs() + block, 100);
