@@ -125,7 +125,9 @@ pub(crate) fn records(conn: &Connection, after: u64, limit: u32) -> Answer<Vec<S
 
 /// The numbers of the records that name a payment as theirs.
 pub(crate) fn records_of(conn: &Connection, payment: PaymentId) -> Answer<Vec<u64>> {
-    let sql = "SELECT seq FROM audit WHERE json_extract(body,'$.payment')=?1 ORDER BY seq";
+    // As the index has it.
+    let sql = "SELECT seq FROM audit
+               WHERE CASE WHEN json_valid(body) THEN json_extract(body,'$.payment') END=?1 ORDER BY seq";
     all(conn, sql, [payment.to_string()], |r| r.get(0))
 }
 

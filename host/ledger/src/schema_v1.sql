@@ -263,7 +263,8 @@ CREATE TABLE audit(
   body TEXT NOT NULL, leaf BLOB NOT NULL CHECK(length(leaf)=32)
 ) STRICT;
 -- Over what a record says itself: an index cannot say otherwise.
-CREATE INDEX audit_payment ON audit(json_extract(body,'$.payment')) WHERE json_extract(body,'$.payment') IS NOT NULL;
+CREATE INDEX audit_payment ON audit(CASE WHEN json_valid(body) THEN json_extract(body,'$.payment') END)
+  WHERE CASE WHEN json_valid(body) THEN json_extract(body,'$.payment') END IS NOT NULL;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT,'records are not deleted'); END;
 CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT,'records are not changed'); END;
 

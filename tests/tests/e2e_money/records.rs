@@ -107,7 +107,8 @@ fn exported_records_are_verified_and_every_change_is_found() {
         save(&scene, &name, &changed);
         let told = failed(&verify(&scene, &name, &key, &[]));
         let number = |n: usize| told.contains(&n.to_string());
-        assert!(told.contains("record") && (number(at) || number(at + 1)), "{what} at {at}: {told}");
+        // A changed record may still be one; then the next does not follow from it.
+        assert!(told.contains("record") && (at..=at + 2).any(number), "{what} at {at}: {told}");
     }
     // The end may not be cut off, with its checkpoint or before it.
     save(&scene, "unsigned.audit", &lines[..records]);

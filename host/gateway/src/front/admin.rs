@@ -149,6 +149,10 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             let scope = scope_of(&query(&request))?;
             gateway.ledger.resume(scope.clone(), operator.name.clone(), gateway.clock.now()?).await?;
             gateway.stops.remove(&scope);
+            // If the store had left its anchor, somebody has looked now: the anchor follows from here.
+            if let Err(error) = gateway.log.checkpoint(&*gateway.ledger).await {
+                tracing::error!(%error, "the records could not be signed for");
+            }
             Ok(json(StatusCode::OK, &value!({"lifted": scope.to_string()})))
         }
         _ => Err(not_found("such path")),
