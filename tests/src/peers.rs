@@ -63,6 +63,14 @@ pub struct Peers {
     logs: TempDir,
 }
 
+/// A v2 seller of a test's own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Seller {
+    /// Its base URL; the routes are those of [`Peers::v2`].
+    pub url: String,
+    _running: Running,
+}
+
 /// A peer's process. Its standard input stays open as long as we want it to live.
 #[derive(Debug)]
 struct Running(Child);
@@ -121,6 +129,14 @@ impl Peers {
     /// What the buyer holds of the test USDC, in atomic units (10^-6).
     pub fn buyer_balance(&self) -> u128 {
         self.chain().balance_of(USDC, BUYER.address)
+    }
+
+    /// Starts another v2 seller, which asks the facilitator at this URL and waits so long for each of its answers.
+    pub fn seller(&self, facilitator: &str, patience: Duration) -> Seller {
+        let (script, patience) = ("v2/seller.mjs", patience.as_millis().to_string());
+        let env = [("FACILITATOR_URL", facilitator), ("FACILITATOR_TIMEOUT_MS", patience.as_str())];
+        let (running, line) = launch(script, &env, self.logs.path());
+        Seller { url: url(script, &line, Instant::now() + START, self.logs.path()), _running: running }
     }
 
     /// Pays a URL `n` times, `concurrency` at a time, with the official client and the buyer's key, no limits set.

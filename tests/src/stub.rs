@@ -24,16 +24,34 @@ impl Stub {
 
     /// Answers every request with what `answer` makes of it, one after the other. Say `Connection: close` in it.
     pub fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let stub = Self { authority, seen: Arc::clone(&seen) };
+        let (stub, listener) = Self::listen();
+        let seen = Arc::clone(&stub.seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 converse(stream, &seen, &answer);
             }
         });
         stub
+    }
+
+    /// As [`Stub::answering`], but all at the same time: for answers that take long, and for callers that connect in
+    /// advance.
+    pub fn answering_at_once(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        let (stub, listener) = Self::listen();
+        let (seen, answer) = (Arc::clone(&stub.seen), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                std::thread::spawn(move || converse(stream, &seen, &*answer));
+            }
+        });
+        stub
+    }
+
+    fn listen() -> (Self, TcpListener) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        (Self { authority, seen: Arc::default() }, listener)
     }
 
     /// Its URL with a path that begins with a slash.

@@ -1,4 +1,4 @@
-// A seller built with the official @x402/express (v2). See ../README.md for the routes.
+// A seller built with the official @x402/express (v2). See ../README.md for the routes and the settings.
 import express from 'express';
 import { setTimeout as pause } from 'node:timers/promises';
 import { HTTPFacilitatorClient } from '@x402/core/server';
@@ -38,7 +38,9 @@ const routes = {
     extensions: { [PAYMENT_IDENTIFIER]: declarePaymentIdentifierExtension(false) },
   },
 };
-const resources = new x402ResourceServer(new HTTPFacilitatorClient({ url: setting('FACILITATOR_URL') }))
+const patience = process.env.FACILITATOR_TIMEOUT_MS;
+const facilitator = { url: setting('FACILITATOR_URL'), ...(patience && { timeoutMs: Number(patience) }) };
+const resources = new x402ResourceServer(new HTTPFacilitatorClient(facilitator))
   .register('eip155:*', new ExactEvmScheme());
 resources.registerExtension(bazaarResourceServerExtension);
 resources.registerExtension(paymentIdentifierResourceServerExtension);
