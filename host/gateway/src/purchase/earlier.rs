@@ -131,7 +131,11 @@ impl Purchase {
 }
 
 pub(super) fn already_settled(payment: &PaymentView) -> Problem {
-    let detail = "this purchase is paid; its answer was delivered and is not kept";
+    let detail = if payment.delivered {
+        "this purchase is paid; its answer was delivered and is not kept"
+    } else {
+        "this purchase is paid; its answer never arrived whole, and can no longer be asked for"
+    };
     Problem::new(Code::AlreadySettled, detail)
         .with("payment", payment.id.to_string())
         .with("payment_state", payment.state.public())

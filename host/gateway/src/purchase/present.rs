@@ -31,6 +31,8 @@ struct Paying {
     id: PaymentId,
     facts: PaymentFacts,
     state: State,
+    /// The transaction that the chain has proven, or a seller named earlier.
+    proven: Option<String>,
     flight: Flight,
 }
 
@@ -51,7 +53,7 @@ impl Purchase {
         visit: Visit,
     ) -> Result<Reply, Problem> {
         let id = permit.payment();
-        let paying = Paying { id, facts, state: State::Signed, flight };
+        let paying = Paying { id, facts, state: State::Signed, proven: None, flight };
         if let Some(scope) = self.gateway.stops.covering(&paying.facts) {
             // The key was not used: this hold, and only this one, may be let go.
             self.never_signed(id, "suspended before the key was used").await;
@@ -87,6 +89,7 @@ impl Purchase {
                     return Err(Problem::new(Code::Overloaded, detail).with("payment", id.to_string()));
                 }
                 Represented::NotOpen(now) if now.is_spent() => return Err(already_settled(&payment)),
+                Represented::Expired if state.is_spent() => return Err(already_settled(&payment)),
                 Represented::Expired | Represented::NotOpen(_) => return Err(unresolved(&payment)),
             };
         let sealed = match stored {
@@ -97,7 +100,7 @@ impl Purchase {
             tracing::error!(payment = %id, error, "no usable signature for an open payment");
             unsigned().with("payment", id.to_string()).with("payment_state", state.public())
         })?;
-        let paying = Paying { id, facts: payment.facts, state, flight };
+        let paying = Paying { id, facts: payment.facts, state, proven: payment.transaction, flight };
         let span = info_span!("present", payment = %id, again = true);
         self.present(sealed, route, None, paying).instrument(span).await
     }
@@ -210,8 +213,10 @@ impl Purchase {
         // A receipt already stored is not forgotten because a second answer lacks one.
         let stays = paying.state.is_spent() || matches!(paying.state, State::Seen | State::Stuck);
         let state = if stays { paying.state } else { state };
-        let transaction = evidence.as_ref().and_then(|e| e.transaction.clone());
-        let Paying { id, facts, state: from, flight } = paying;
+        let said = evidence.as_ref().and_then(|e| e.transaction.clone());
+        let Paying { id, facts, state: from, proven, flight } = paying;
+        // Beside what the chain has proven, a seller's word for the transaction counts for nothing.
+        let transaction = if from.is_spent() { proven } else { said };
         tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
         let gateway = Arc::clone(&self.gateway);
         let recorded = async move {
