@@ -138,6 +138,9 @@ fn main() {
 fn grow(ledger: &SqliteLedger, next: &AtomicU64, most: u64) {
     println!("payments     CPU us/commit     facts us");
     let mut mark = 10_000;
+    while mark <= next.load(Ordering::Relaxed) {
+        mark *= 10;
+    }
     while mark <= most {
         let (from, before) = (next.load(Ordering::Relaxed), cpu());
         thread::scope(|scope| {
