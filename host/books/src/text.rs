@@ -5,16 +5,7 @@
 
 use std::fmt::Write as _;
 
-/// Characters that change how the text around them is read, or are not seen at all: controls, line ends, direction
-/// marks, joiners, fillers, variation selectors and tags.
-pub(crate) const fn hidden(c: char) -> bool {
-    matches!(c,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}'
-        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
+use countersign_core::x402::text::hidden;
 
 /// Bytes that mean nothing to any format, wherever they stand.
 const fn harmless(byte: u8) -> bool {

@@ -5,7 +5,8 @@ pub const MAX_WORDS: usize = 256;
 
 /// Characters that change how the text around them is read, or are not seen at all: controls,
 /// direction marks, joiners, fillers, variation selectors and tags.
-const fn hidden(c: char) -> bool {
+#[must_use]
+pub const fn hidden(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}'
         | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
