@@ -395,6 +395,7 @@ def close(e, window, own, effect):
     closes, places = effect in ("release", "settle", "replace"), effect in ("place", "replace")
     need(not e["amount"] or closes, "hold", "closes")
     need(not e["hold"] or places, "hold", "places")
+    need(e["hold"] or not (e["aged"] or e["left"] or e["seeded"]), "hold", "upkeep without a hold")
     need(e["aged-spent"] <= e["aged"], "hold", "aged")
     aged = 0
     if e["amount"]:

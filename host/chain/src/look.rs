@@ -278,11 +278,12 @@ async fn ask(source: &Source, anchor: &Anchor, subject: Subject<'_>, watch: &Wat
     let mut sight = None;
     let seen = watch.seen.map(|seen| seen.transaction);
     let hint = subject.transaction.and_then(hex32::parse).filter(|hint| Some(*hint) != seen);
-    for transaction in seen.into_iter().chain(hint) {
+    if let Some(transaction) = seen {
         sight = hinted(source, &ends, &transaction, final_block, used).await?;
-        if sight.is_some() {
-            break;
-        }
+    }
+    if let (None, Some(transaction)) = (&sight, hint) {
+        // Somebody's word for where to look: what cannot be read there says nothing, and holds nothing up.
+        sight = hinted(source, &ends, &transaction, final_block, used).await.unwrap_or_default();
     }
 
     let state = match (used, sight) {

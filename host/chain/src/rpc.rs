@@ -85,7 +85,13 @@ impl Rpc {
 
     async fn send_anew(&self, body: Bytes) -> Result<(StatusCode, Bytes), RpcError> {
         let sent = async { self.send(self.connect().await?, body).await };
-        sent.await.map_err(|error| RpcError::Unreachable(clean(&error.to_string(), MAX_WORDS)))
+        sent.await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                // As a node would say it: whoever asked may ask for less.
+                return RpcError::Refused { code: 0, message: format!("the answer has more than {MAX_ANSWER} bytes") };
+            }
+            RpcError::Unreachable(clean(&error.to_string(), MAX_WORDS))
+        })
     }
 
     async fn send(&self, mut sender: Sender, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {

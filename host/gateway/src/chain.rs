@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::config::NetworkConfig;
+use crate::reconcile::Unconfirmed;
 use crate::state::Gateway;
 
 /// How long a balance is believed, in milliseconds.
@@ -131,6 +132,12 @@ pub struct Chains {
     balances: Mutex<BTreeMap<(Network, Address, Address), Balance>>,
     watched: Mutex<BTreeSet<PaymentId>>,
     slots: Semaphore,
+    /// One comparison at a time.
+    pub comparing: tokio::sync::Mutex<()>,
+    /// What one node alone told of.
+    pub unconfirmed: Unconfirmed,
+    /// Transfers (transaction and log) that a wallet was stopped for.
+    pub alarmed: Mutex<BTreeSet<(String, Option<u64>)>>,
 }
 
 impl Chains {
@@ -144,6 +151,9 @@ impl Chains {
             balances: Mutex::default(),
             watched: Mutex::default(),
             slots: Semaphore::new(CONCURRENT),
+            comparing: tokio::sync::Mutex::default(),
+            unconfirmed: Unconfirmed::default(),
+            alarmed: Mutex::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use countersign_audit::note::{Checkpoint, NoteError, SigningKey, VerifyingKey};
 use countersign_audit::tlog;
@@ -71,6 +71,8 @@ pub struct Log {
     key: SigningKey,
     anchor: Option<PathBuf>,
     turn: tokio::sync::Mutex<()>,
+    /// The size of the last checkpoint in the anchor, as far as this process knows.
+    anchored: AtomicU64,
     /// False while the ledger is not known to extend what the anchor remembers.
     extends: AtomicBool,
 }
@@ -109,7 +111,7 @@ impl Log {
     fn of(config: &config::Ledger, store_id: [u8; 16], seed: &[u8; 32]) -> Result<Self, LogError> {
         let key = SigningKey::from_seed(&origin(store_id), seed)?;
         let (turn, extends) = (tokio::sync::Mutex::default(), AtomicBool::new(true));
-        Ok(Self { key, anchor: config.anchor.clone(), turn, extends })
+        Ok(Self { key, anchor: config.anchor.clone(), turn, anchored: AtomicU64::new(0), extends })
     }
 
     /// The key that checks what this one signs.
@@ -139,8 +141,17 @@ impl Log {
     /// How the ledger fails to extend what the anchor remembers.
     async fn broken(&self, ledger: &dyn Ledger) -> Result<Option<String>, LogError> {
         let Some(path) = &self.anchor else { return Ok(None) };
-        let Some(note) = last_note(path)? else { return Ok(None) };
         let what_to_do = "compare it with the chain (`countersign ledger reconcile`), then lift this stop";
+        let Some(note) = last_note(path)? else {
+            let signed = ledger.checkpoints(1).await?.into_iter().next();
+            return Ok(signed.map(|signed| {
+                let path = path.display();
+                format!(
+                    "{} records were signed for, and the anchor {path} is not there: put it back; if it is a new one, lift this stop",
+                    signed.size
+                )
+            }));
+        };
         let kept = match Checkpoint::open(&note, self.verifier()) {
             Ok(kept) => kept,
             Err(e) => {
@@ -156,6 +167,9 @@ impl Log {
         }
         let proof = ledger.consistency(kept.size, head.size).await?;
         let extends = tlog::check_consistency((kept.size, &kept.root), (head.size, &head.root), &proof);
+        if extends.is_ok() {
+            self.anchored.store(kept.size, Ordering::SeqCst);
+        }
         Ok(extends
             .err()
             .map(|e| format!("the ledger has another history than its anchor remembers: {e}; {what_to_do}")))
@@ -171,20 +185,23 @@ impl Log {
         let _turn = self.turn.lock().await;
         let head = ledger.tree_head().await?;
         let last = ledger.checkpoints(1).await?.into_iter().next();
-        if let Some(last) = last.filter(|last| last.size == head.size) {
-            return Ok(Some(last));
-        }
-        if head.size == 0 {
-            return Ok(None);
-        }
-        let note = Checkpoint::sign(&self.key, head.size, &head.root)?;
-        ledger.keep_checkpoint(head.size, note.clone()).await?;
+        let kept = match last.filter(|last| last.size == head.size) {
+            Some(last) => last,
+            None if head.size == 0 => return Ok(None),
+            None => {
+                let note = Checkpoint::sign(&self.key, head.size, &head.root)?;
+                ledger.keep_checkpoint(head.size, note.clone()).await?;
+                KeptCheckpoint { size: head.size, note }
+            }
+        };
         if let Some(path) = &self.anchor
+            && self.anchored.load(Ordering::SeqCst) < kept.size
             && self.is_accepted(ledger).await?
         {
-            append(path, &note).map_err(file_error(path))?;
+            append(path, &kept.note).map_err(file_error(path))?;
+            self.anchored.store(kept.size, Ordering::SeqCst);
         }
-        Ok(Some(KeptCheckpoint { size: head.size, note }))
+        Ok(Some(kept))
     }
 
     /// Whether the anchor may follow the ledger: it extends what the anchor has, or a person lifted the stop.

@@ -5,10 +5,10 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_books::reconcile::{Class, Coverage, LedgerRow, Report, Transfer, Wallet, reconcile};
-use countersign_chain::{Act, Anchor, Paid, ReadError, RefundMatch, Scan, refund_of};
+use countersign_chain::{Act, Anchor, CONFIRM_SECONDS, Paid, ReadError, RefundMatch, Scan, refund_of};
 use countersign_core::evm::{Address, hex32};
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{
@@ -29,8 +29,11 @@ const PAGE: u32 = 500;
 pub const FIRST_MS: u64 = 86_400_000;
 /// How far the later ones reach back behind the one before, in milliseconds: longer than any final block takes.
 pub const OVERLAP_MS: u64 = 7_200_000;
-/// Longer than any authorization lives, in milliseconds.
-const LONGEST_MS: u64 = 86_400_000;
+/// Longer than a review and the authorization after it may take from the purchase on, in milliseconds.
+const LONGEST_MS: u64 = 97_200_000;
+/// How far apart the two comparisons must be that a refund needs which one node alone tells of: by our clock
+/// and by the chain's, in milliseconds.
+const CONFIRM_MS: u64 = CONFIRM_SECONDS * 1_000;
 
 /// Why nothing was compared.
 #[derive(Debug)]
@@ -74,6 +77,8 @@ pub struct Subject<'a> {
     pub payers: BTreeMap<Network, BTreeSet<Address>>,
     /// From when on.
     pub since: Timestamp,
+    /// What earlier comparisons heard from one node alone.
+    pub unconfirmed: &'a Unconfirmed,
 }
 
 /// A comparison, and the refunds that it found beyond doubt.
@@ -82,6 +87,10 @@ pub struct Compared {
     pub report: Report,
     /// Transfers that give back exactly one payment and are not booked.
     pub refunds: Vec<Refund>,
+    /// Up to where every network was read: the least of their final blocks' times.
+    pub through: Timestamp,
+    /// What could not be read, and is not covered.
+    pub problems: Vec<String>,
 }
 
 /// Every payment of the ledger from `since` on that has a payload.
@@ -121,22 +130,37 @@ pub async fn compare(
     let mut transfers = Vec::new();
     let (mut coverage, mut wallets, mut came_in) = (Vec::new(), Vec::new(), Vec::new());
     let mut earliest = subject.since;
+    let (mut through, mut problems) = (now, Vec::new());
     for (chain, anchor) in chains {
         let network = chain.reader.network();
         let Some(payers) = subject.payers.get(&network) else { continue };
         let (from, began) = chain.reader.first_block(anchor, subject.since).await?;
         earliest = earliest.min(Timestamp::from_secs(began));
+        through = through.min(Timestamp::from_secs(anchor.block().time));
+        let mut whole = true;
         for asset in subject.assets.iter().filter(|asset| asset.network == network) {
             let mut next = from;
             while next <= anchor.block().number {
-                let scan = chain.reader.scan(anchor, asset.address, payers, (next, anchor.block().number)).await?;
+                let scan = chain.reader.scan(anchor, asset.address, payers, (next, anchor.block().number)).await;
+                let scan = match scan {
+                    Ok(scan) => scan,
+                    Err(error) => {
+                        // One asset's trouble hides nothing of the others.
+                        problems.push(format!("{} on {network}: {error}", asset.id));
+                        whole = false;
+                        break;
+                    }
+                };
                 next = scan.through.saturating_add(1);
                 transfers.extend(told(network, asset.address, &scan));
-                came_in.extend(scan.incoming.into_iter().map(|transfer| (network, asset.address, transfer)));
+                let sighted = |transfer| Sighted { network, asset: asset.address, transfer, nodes: anchor.nodes() };
+                came_in.extend(scan.incoming.into_iter().map(sighted));
             }
         }
         let (network, until) = (network.to_string(), anchor.block().time);
-        coverage.push(Coverage { network: network.clone(), from: began, until });
+        if whole {
+            coverage.push(Coverage { network: network.clone(), from: began, until });
+        }
         wallets.extend(
             payers
                 .iter()
@@ -153,27 +177,49 @@ pub async fn compare(
     report.forget(|finding| {
         finding.class == Class::NotCovered && finding.payment.is_some_and(|payment| !ours.contains(&payment))
     });
-    let refunds = refunds(subject.ledger, came_in, now).await?;
-    Ok(Compared { report, refunds })
+    let refunds = refunds(subject, came_in, through, now).await?;
+    Ok(Compared { report, refunds, through, problems })
 }
+
+/// A transfer to one of our wallets, and how many nodes tell of it.
+struct Sighted {
+    network: Network,
+    asset: Address,
+    transfer: countersign_chain::Transfer,
+    nodes: u8,
+}
+
+/// Transfers that one node alone has told of: when we first heard, and how far the chain was final then.
+pub type Unconfirmed = Mutex<BTreeMap<(String, u64), (Timestamp, Timestamp)>>;
 
 /// The transfers that give back exactly one payment, whenever it was made, and are not booked.
 async fn refunds(
-    ledger: &dyn Ledger,
-    came_in: Vec<(Network, Address, countersign_chain::Transfer)>,
+    subject: &Subject<'_>,
+    came_in: Vec<Sighted>,
+    through: Timestamp,
     now: Timestamp,
 ) -> Result<Vec<Refund>, LedgerError> {
+    let ledger = subject.ledger;
     let mut known: BTreeMap<Address, Vec<PaymentView>> = BTreeMap::new();
     let mut refunds: Vec<Refund> = Vec::new();
-    for (network, asset, transfer) in came_in {
+    for Sighted { network, asset, transfer, nodes } in came_in.into_iter().filter(|one| moves(&one.transfer)) {
         if let Entry::Vacant(unknown) = known.entry(transfer.from) {
-            let states = State::ALL.into_iter().filter(|state| state.is_spent()).collect();
+            let states = State::ALL.into_iter().filter(|state| state.is_spent() || state.is_open()).collect();
             let pay_to = Some(transfer.from.to_string());
             let after = Some(PaymentId::first_of(Timestamp::default()));
             let filter = PaymentFilter { states, pay_to, after, ..PaymentFilter::default() };
             unknown.insert(pages(ledger, filter).await?);
         }
         let Some(payments) = known.get(&transfer.from) else { continue };
+        // It may give back one of these, whose redemption is not recorded yet: the next comparison knows.
+        let open = |p: &PaymentView| {
+            let authorization = p.authorization.as_ref().filter(|_| p.state.is_open());
+            authorization
+                .is_some_and(|a| (a.offer.network, a.offer.asset.address, a.from) == (network, asset, transfer.to))
+        };
+        if payments.iter().any(open) {
+            continue;
+        }
         let transaction = hex32::print(&transfer.place.transaction);
         let place = (transaction.clone(), transfer.place.log);
         if payments.iter().flat_map(|p| &p.refunds).filter_map(transfer_of).any(|booked| booked == place) {
@@ -189,10 +235,25 @@ async fn refunds(
         else {
             continue;
         };
+        if nodes < 2 && !confirmed(subject.unconfirmed, place, through, now) {
+            continue;
+        }
         let source = RefundSource::Chain { transaction, log: transfer.place.log, block: transfer.place.block };
         refunds.push(Refund { payment, amount, source, at: now });
     }
     Ok(refunds)
+}
+
+/// Whether one node alone has said it twice, far enough apart.
+fn confirmed(unconfirmed: &Unconfirmed, place: (String, u64), through: Timestamp, now: Timestamp) -> bool {
+    let mut unconfirmed = unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
+    let (at, was) = *unconfirmed.entry(place).or_insert((now, through));
+    now.since(at) >= CONFIRM_MS && through.since(was) >= CONFIRM_MS
+}
+
+/// Whether anything moved. Anybody may make a token say that nothing left or reached anybody's address.
+fn moves(transfer: &countersign_chain::Transfer) -> bool {
+    transfer.value != Some(Atomic::default())
 }
 
 /// A scan as the books compare it.
@@ -214,9 +275,9 @@ fn told(network: Network, asset: Address, scan: &Scan) -> Vec<Transfer> {
     let acts = scan.acts.iter().filter_map(|act| match act {
         Act::Redeemed(redemption) => redemption.transfer.as_ref().map(|moved| one(moved, Some(&redemption.nonce))),
         Act::Cancelled { .. } => None,
-        Act::Other(moved) => Some(one(moved, None)),
+        Act::Other(moved) => moves(moved).then(|| one(moved, None)),
     });
-    acts.chain(scan.incoming.iter().map(|moved| one(moved, None))).collect()
+    acts.chain(scan.incoming.iter().filter(|moved| moves(moved)).map(|moved| one(moved, None))).collect()
 }
 
 /// A settled payment, as far as refunds go.
@@ -262,15 +323,29 @@ pub fn payers(gateway: &Gateway) -> BTreeMap<Network, BTreeSet<Address>> {
 /// # Errors
 /// When either cannot be read; nothing was booked then.
 pub async fn run(gateway: &Gateway, since: Timestamp) -> Result<Compared, ReconcileError> {
-    let mut chains = Vec::new();
+    let _turn = gateway.chains.comparing.lock().await;
+    let (mut chains, mut unread) = (Vec::new(), Vec::new());
     for chain in gateway.chains.all() {
-        let anchor = chain.anchor(gateway).await.map_err(ReconcileError::Chain)?;
-        chains.push((chain, anchor));
+        match chain.anchor(gateway).await {
+            Ok(anchor) => chains.push((chain, anchor)),
+            // One network's trouble hides nothing of the others.
+            Err(error) => unread.push(format!("{}: {error}", chain.reader.network())),
+        }
     }
     let now = gateway.clock.now().map_err(|e| ReconcileError::Chain(ChainError::Clock(e)))?;
     let assets = gateway.live.load().config.assets.clone();
-    let subject = Subject { ledger: &*gateway.ledger, assets: &assets, payers: payers(gateway), since };
+    let subject = Subject {
+        ledger: &*gateway.ledger,
+        assets: &assets,
+        payers: payers(gateway),
+        since,
+        unconfirmed: &gateway.chains.unconfirmed,
+    };
     let mut compared = compare(&subject, &chains, now).await?;
+    compared.problems.extend(unread);
+    for problem in &compared.problems {
+        tracing::warn!(problem, "not compared with the chain");
+    }
     let mut booked = Vec::new();
     for refund in std::mem::take(&mut compared.refunds) {
         match gateway.ledger.refund(refund.clone()).await {
@@ -300,6 +375,11 @@ async fn stop_what_leaks(gateway: &Gateway, report: &Report, now: Timestamp) {
         let Some(finding) = leaking.get(signer.address().to_string().to_ascii_lowercase().as_str()) else { continue };
         let scope = SuspensionScope::Wallet(name.clone());
         let transaction = finding.transaction.as_deref().unwrap_or("an unknown transaction");
+        let known = (finding.transaction.clone().unwrap_or_default(), finding.log);
+        if !gateway.chains.alarmed.lock().unwrap_or_else(PoisonError::into_inner).insert(known) {
+            // It was stopped for this already; whoever lifted that has looked.
+            continue;
+        }
         if gateway.stops.list().iter().any(|stop| stop.scope == scope) {
             continue;
         }

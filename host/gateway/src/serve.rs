@@ -223,9 +223,16 @@ async fn compare(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
             || now.minus_millis(reconcile::FIRST_MS),
             |last: Timestamp| last.minus_millis(reconcile::OVERLAP_MS),
         );
-        match reconcile::run(&gateway, since).await {
+        let compared = tokio::select! {
+            _ = stop.changed() => return,
+            compared = reconcile::run(&gateway, since) => compared,
+        };
+        match compared {
             Ok(compared) => {
-                last = Some(now);
+                // What could not be read is read next time.
+                if compared.problems.is_empty() {
+                    last = Some(compared.through.min(now));
+                }
                 tracing::info!(verdict = compared.report.verdict().as_str(), "compared with the chain");
             }
             Err(error) => tracing::warn!(%error, "not compared with the chain"),

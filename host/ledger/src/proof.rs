@@ -70,10 +70,20 @@ pub(crate) fn of_non_use(evidence: Option<&Evidence>, valid_before: Option<u64>)
     Ok(())
 }
 
+/// How far a chain's clock may be ahead of ours, in milliseconds.
+const AHEAD: u64 = 86_400_000;
+
 /// Remembers how far a network is final; it never goes back, and no block changes.
 pub(crate) fn finalized(conn: &Connection, f: &Finalized, at: Timestamp) -> Answer<Done<()>> {
     let block_hash = hash("block's hash", &f.hash)?;
     let network = cut(&f.network);
+    if f.time > at.plus_millis(AHEAD).as_secs() {
+        // What is remembered here never goes back: one absurd answer would end everything on this network.
+        return Err(Fault::conflict(format!(
+            "{network}: a node says that a block of {} is final, and it is {at}",
+            Timestamp::from_secs(f.time)
+        )));
+    }
     let sql = "SELECT block,hash,time FROM finalized WHERE network=?1";
     type Row = (u64, String, u64);
     let known: Option<Row> = one(conn, sql, [&network], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;

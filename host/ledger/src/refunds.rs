@@ -24,6 +24,9 @@ pub(crate) fn booked(conn: &Connection, payment: PaymentId) -> Answer<bool> {
     Ok(one(conn, "SELECT 1 FROM refund WHERE payment=?1", [payment.as_bytes()], |_| Ok(()))?.is_some())
 }
 
+/// Transfers booked for one payment: a payee that sends single units must not fill the ledger with them.
+const MOST: usize = 64;
+
 /// Writes a refund down.
 pub(crate) fn book(conn: &Connection, r: &Refund, network: &str, redeemed: Atomic) -> Answer<Booked> {
     if r.amount == Atomic::default() {
@@ -34,6 +37,11 @@ pub(crate) fn book(conn: &Connection, r: &Refund, network: &str, redeemed: Atomi
         let counts = |b: &&Refund| !chain_only || matches!(b.source, RefundSource::Chain { .. });
         before.iter().filter(counts).fold(r.amount.get(), |sum, b| sum.saturating_add(b.amount.get()))
     };
+    let from_chain = before.iter().filter(|b| matches!(b.source, RefundSource::Chain { .. })).count();
+    if from_chain >= MOST && matches!(r.source, RefundSource::Chain { .. }) {
+        let why = format!("{MOST} transfers are booked for this payment already; a person must look at the others");
+        return Err(Fault::conflict(why));
+    }
     if sum(false) > redeemed.get() {
         return Err(Fault::conflict(format!(
             "{} more would make {} that came back, of {redeemed} redeemed",

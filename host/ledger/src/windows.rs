@@ -31,6 +31,8 @@ use crate::sql::{Answer, Fault, all, one, run};
 pub(crate) const AGEING_MARGIN: u64 = 60_000;
 /// Holds aged by one placement. Each hold ages once, so the debt is paid off faster than it grows.
 const AGED_AT_ONCE: u32 = 1_024;
+/// How often one placement may do so before it is refused.
+const MOST_ROLLS: u32 = 64;
 
 /// What a placement found.
 pub(crate) enum Placed {
@@ -109,14 +111,25 @@ pub(crate) fn place(
     // The clock of a row never goes back.
     let now = Timestamp::from_millis(at.as_millis().max(row.mark));
     let mut moved = Move { hold: hold.amount, ..Move::default() };
-    if let Some(ring) = ring {
-        roll(conn, budget, ring, now, &mut moved)?;
-    }
+    let mut aged = match ring {
+        Some(ring) => roll(conn, budget, ring, now, &mut moved)?,
+        None => 0,
+    };
     let seeded = if row.shared { missing(conn, budget, hold, now, row.seq)? } else { Vec::new() };
     moved.seeded = seeded.iter().fold(0, |sum, (_, amount)| sum.saturating_add(*amount));
-    let before = row.held.saturating_add(row.spent).saturating_add(moved.aged_spent).saturating_add(moved.seeded);
-    let before = before.saturating_sub(moved.aged).saturating_sub(moved.left);
-    if before > hold.limit.saturating_sub(hold.amount) || hold.amount > hold.limit {
+    let used = |moved: &Move| {
+        let more = row.held.saturating_add(row.spent).saturating_add(moved.aged_spent).saturating_add(moved.seeded);
+        more.saturating_sub(moved.aged).saturating_sub(moved.left)
+    };
+    let refused = |before: u64| before > hold.limit.saturating_sub(hold.amount) || hold.amount > hold.limit;
+    let mut before = used(&moved);
+    // A refusal undoes this upkeep: it must rest on a window that is up to date, or it would be the same for ever.
+    for _ in 1..MOST_ROLLS {
+        let (Some(ring), true) = (ring, refused(before) && aged == AGED_AT_ONCE as usize) else { break };
+        aged = roll(conn, budget, ring, now, &mut moved)?;
+        before = used(&moved);
+    }
+    if refused(before) {
         return Ok(Placed::Refused(Box::new(BudgetRefusal {
             owner: hold.owner.clone(),
             name: hold.name.clone(),
@@ -439,14 +452,15 @@ fn seed(
 }
 
 /// Brings the ring of a rolling window to `now`: ages what is due, evicts what has left. The window's own
-/// row is the caller's.
-fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp, moved: &mut Move) -> Answer<()> {
+/// row is the caller's. Answers how many holds aged, at most [`AGED_AT_ONCE`].
+fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp, moved: &mut Move) -> Answer<usize> {
     let cut = ring.gone(now);
     let sql = "SELECT payment,amount,bucket FROM hold
                WHERE budget=?1 AND open=1 AND aged=0 AND due IS NOT NULL AND due<?2 LIMIT ?3";
     let due = all(conn, sql, (budget.as_bytes(), now.as_millis(), AGED_AT_ONCE), |r| {
         Ok((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?, r.get::<_, u64>(2)?))
     })?;
+    let aged = due.len();
     for (payment, amount, bucket) in due {
         moved.aged = moved.aged.saturating_add(amount);
         if cut.is_none_or(|cut| bucket > cut) {
@@ -459,9 +473,9 @@ fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp, moved: 
     if let Some(cut) = cut {
         let sql = "DELETE FROM bucket WHERE budget=?1 AND start<=?2 RETURNING spent";
         let left = all(conn, sql, (budget.as_bytes(), cut), |r| r.get::<_, u64>(0))?;
-        moved.left = left.into_iter().fold(0, u64::saturating_add);
+        moved.left = left.into_iter().fold(moved.left, u64::saturating_add);
     }
-    Ok(())
+    Ok(aged)
 }
 
 /// Thresholds of a rolling window count again once use has fallen below nine tenths of them.

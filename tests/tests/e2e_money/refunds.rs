@@ -158,6 +158,42 @@ fn rule_11_money_that_left_without_the_ledger_stops_the_wallet() {
     refusal(&scene.fetch("honest", json!({})), 403, "suspended");
 }
 
+/// Anybody may make a token say that nothing left somebody's wallet, or reached it.
+#[test]
+fn rule_11_a_transfer_of_nothing_stops_no_wallet() {
+    let scene = Scene::new(&["honest"]);
+    let payment = scene.settled("honest");
+    let stranger: Address = STRANGER;
+    scene.chain().transfer(buyer(), stranger, 0).unwrap();
+    scene.chain().transfer(stranger, buyer(), 0).unwrap();
+    for _ in 0..BEDROCK {
+        scene.chain().mine();
+    }
+    reconcile(&scene);
+    assert!(items(&scene.operator().get("/v1/suspend")).is_empty());
+    scene.settled("honest");
+    scene.stays(&payment, "settled");
+}
+
+/// Whoever lifted a stop has looked: the same transfer does not order it again.
+#[test]
+fn rule_11_a_lifted_stop_stays_lifted() {
+    let scene = Scene::new(&["honest"]);
+    scene.settled("honest");
+    scene.chain().redeem_wrongly(buyer(), [9; 32], STRANGER, 2_000);
+    let stops = || items(&scene.operator().get("/v1/suspend"));
+    let stopped = wait_for(PATIENCE, || {
+        reconcile(&scene);
+        (!stops().is_empty()).then_some(())
+    });
+    assert!(stopped.is_some());
+    let wallet = stops()[0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(scene.operator().delete(&format!("/v1/suspend?wallet={wallet}")).status, 200);
+    reconcile(&scene);
+    assert!(stops().is_empty(), "{:?}", stops());
+    scene.settled("honest");
+}
+
 #[test]
 fn rule_09_only_what_is_final_comes_back() {
     let scene = Scene::with(&["honest"], 2, |config, _| config.set(&["network", NETWORK, "finality-blocks"], 50));

@@ -235,6 +235,9 @@ fn close(e: &Entry, own: &mut Vec<Hold>, may: May) -> Checked<u64> {
     if (e.amount > 0 && !may.close()) || (e.hold > 0 && !may.place()) {
         return odd("this step neither closes nor places holds");
     }
+    if e.hold == 0 && (e.aged > 0 || e.left > 0 || e.seeded > 0) {
+        return odd("a window is brought up to date only where a hold is placed");
+    }
     if e.aged_spent > e.aged {
         return odd("more is counted as spent because of its age than has aged");
     }

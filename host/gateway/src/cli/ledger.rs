@@ -13,7 +13,7 @@ use countersign_audit::verify::{Verifier, checkpoint_line};
 use countersign_books::reconcile as transfer_list;
 use countersign_books::reconcile::Verdict;
 use countersign_core::evm::Address;
-use countersign_core::ledger::{KeptCheckpoint, Ledger, PaymentView};
+use countersign_core::ledger::{KeptCheckpoint, Ledger};
 use countersign_core::seams::Clock;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::Network;
@@ -22,8 +22,8 @@ use serde_json::json;
 use super::{Common, Failure, Listing, Outcome, inspect, say};
 use crate::chain::Chain;
 use crate::clock::SystemClock;
-use crate::config::Config;
-use crate::{books, log, reconcile, store};
+use crate::config::{Config, WalletKind};
+use crate::{books, log, reconcile, store, wallet};
 
 /// Records read at a time.
 const PAGE: u32 = 1_000;
@@ -251,18 +251,18 @@ async fn compare(arguments: &Reconcile) -> Result<Verdict, Failure> {
         })?,
         None => now.minus_millis(MONTH_MS),
     };
-    let payments = reconcile::payments(&ledger, since).await?;
     let report = match &arguments.transfers {
         Some(path) => {
             let fail = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
             let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
             let transfers = transfer_list::read(&text).map_err(|e| fail(&e))?;
+            let payments = reconcile::payments(&ledger, since).await?;
             let rows: Vec<_> = payments.iter().filter_map(transfer_list::LedgerRow::of).collect();
             // A list says nothing of what is not in it, unless whoever made it says that it is whole.
             let coverage = if arguments.complete { covered(&transfers) } else { Vec::new() };
             transfer_list::reconcile(&rows, &transfers, &coverage, &[])
         }
-        None => from_chain(&config, &ledger, &payments, since, now).await?,
+        None => from_chain(&config, &ledger, since, now).await?,
     };
     if arguments.listing.json {
         say(format_args!("{:#}", report.json()))
@@ -287,15 +287,25 @@ fn covered(transfers: &[transfer_list::Transfer]) -> Vec<transfer_list::Coverage
 async fn from_chain(
     config: &Config,
     ledger: &dyn Ledger,
-    payments: &[PaymentView],
     since: Timestamp,
     now: Timestamp,
 ) -> Result<transfer_list::Report, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let tls = crate::egress::tls();
     let mut payers: BTreeMap<Network, BTreeSet<Address>> = BTreeMap::new();
-    for authorization in payments.iter().filter_map(|payment| payment.authorization.as_ref()) {
+    // Whoever ever paid, not only lately.
+    let ever = reconcile::payments(ledger, Timestamp::default()).await?;
+    for authorization in ever.iter().filter_map(|payment| payment.authorization.as_ref()) {
         payers.entry(authorization.offer.network).or_default().insert(authorization.from);
+    }
+    for wallet in config.wallets.values() {
+        if let WalletKind::Keystore { path, .. } = &wallet.kind
+            && let Some(address) = wallet::address_in(path)
+        {
+            wallet.networks.iter().for_each(|network| {
+                payers.entry(*network).or_default().insert(address);
+            });
+        }
     }
     let mut chains = Vec::new();
     for (network, nodes) in &config.networks {
@@ -308,6 +318,22 @@ async fn from_chain(
         return Err(Failure::new("no network of this configuration has a node to ask")
             .hint("set rpc under [network.\"…\"], or give a list with --transfers"));
     }
-    let subject = reconcile::Subject { ledger, assets: &config.assets, payers, since };
-    Ok(reconcile::compare(&subject, &chains, now).await?.report)
+    for (chain, _) in &chains {
+        let network = chain.reader.network();
+        let used = config.wallets.values().any(|wallet| wallet.networks.contains(&network));
+        if used && !payers.contains_key(&network) {
+            // "Clean" would be said of nothing.
+            return Err(Failure::new(format!(
+                "no address of ours on {network} is known, so nothing was compared there"
+            ))
+            .hint("a running gateway knows its wallets: POST /v1/reconcile"));
+        }
+    }
+    let unconfirmed = reconcile::Unconfirmed::default();
+    let subject = reconcile::Subject { ledger, assets: &config.assets, payers, since, unconfirmed: &unconfirmed };
+    let compared = reconcile::compare(&subject, &chains, now).await?;
+    if compared.problems.is_empty() {
+        return Ok(compared.report);
+    }
+    Err(Failure::new(format!("not everything could be compared: {}", compared.problems.join("; "))))
 }

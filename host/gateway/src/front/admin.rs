@@ -8,6 +8,7 @@ use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Reporter, Session, Suspension, SuspensionScope};
 use countersign_core::money::Micros;
 use countersign_core::payment::State;
+use countersign_core::seams::Clock;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use serde_json::{Value, json as value};
 use super::{
     Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
 };
-use crate::clock::random;
+use crate::clock::{SystemClock, random};
 use crate::config::{OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
 use crate::problem::{Code, Problem};
@@ -330,7 +331,8 @@ async fn suspend(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<
         scope: scope.clone(),
         by: operator.name.clone(),
         reason: reason.as_str().unwrap_or_default().chars().take(256).collect(),
-        at: gateway.clock.now()?,
+        // Stopping works whatever the clock says.
+        at: gateway.clock.now().or_else(|_| SystemClock.now()).unwrap_or_default(),
     };
     gateway.stops.add(suspension.clone());
     tracing::warn!(scope = %scope, by = operator.name, "suspended");

@@ -121,6 +121,7 @@ pub(super) async fn reconcile(gateway: &Gateway, body: &[u8]) -> Result<Answer, 
     let mut view = compared.report.json();
     if let Some(map) = view.as_object_mut() {
         map.insert("booked".into(), value!(compared.refunds));
+        map.insert("problems".into(), value!(compared.problems));
     }
     Ok(json(StatusCode::OK, &view))
 }

@@ -114,6 +114,16 @@ pub(super) fn open(path: &Path, passphrase: &Secret) -> Result<SigningKey, Walle
     decrypt(&text, passphrase)
 }
 
+/// The address a file says it is of, without opening it; none if it says none.
+#[must_use]
+pub fn address_in(path: &Path) -> Option<Address> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    let file: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let address = file.get("address")?.as_str()?.to_ascii_lowercase();
+    format!("0x{}", address.trim_start_matches("0x")).parse().ok()
+}
+
 fn decrypt(text: &str, passphrase: &Secret) -> Result<SigningKey, WalletError> {
     // serde_json's messages name fields and places, never values of ours.
     let keystore: Keystore = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;

@@ -20,7 +20,7 @@ use k256::elliptic_curve::zeroize::Zeroizing;
 
 use crate::config::{Secret, WalletConfig, WalletKind};
 
-pub use keystore::{ScryptParams, Seed, create_keystore};
+pub use keystore::{ScryptParams, Seed, address_in, create_keystore};
 
 /// Why a wallet cannot be used. It never repeats a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -326,6 +326,8 @@ fn finality_never_goes_back_and_no_block_changes() {
     drop(ledger);
     let ledger = rig.open();
     conflict(block(ledger.finalized(block_of(11, 11, 102), T0)), "was final up to block 12");
+    // What is remembered never goes back: an absurd answer must not be.
+    conflict(block(ledger.finalized(block_of(13, 13, T0.as_secs() + 90_000), T0)), "a block of");
     drop(ledger);
     for sql in ["UPDATE finalized SET block=1", "UPDATE finalized SET hash='x'", "DELETE FROM finalized"] {
         assert!(rig.raw().execute_batch(sql).unwrap_err().to_string().contains("never goes back"), "{sql}");

@@ -197,3 +197,17 @@ fn calendar_windows_turn_at_their_zones_midnight() {
         rig.check();
     }
 }
+
+/// A refusal undoes the upkeep of its window, so it must rest on all of it.
+#[test]
+fn a_window_is_brought_up_to_date_before_it_refuses() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let busy = |amount| [hold("busy", Window::Rolling(3_600), 2_000, amount)];
+    for n in 1..=1_500 {
+        granted(&ledger, commit(n, T0, &busy(1)));
+    }
+    // None of them can be redeemed any more, and all have left the window.
+    granted(&ledger, commit(2_000, at(20_000), &busy(1_900)));
+    rig.check();
+}
