@@ -151,7 +151,7 @@ fn anything_but_an_answer_is_an_error() {
     check(|r| http("500 No", &json!({"id": r["id"], "result": 1}).to_string()), "HTTP status 500");
     let refusal = |_: &Value| http("400 Bad Request", r#"{"error":{"code":-32005,"message":"too\u001b[31m many"}}"#);
     check(refusal, "error -32005: too\\u{1b}[31m many");
-    check(|r| result(r, &json!("x".repeat(5 << 20))), "no answer");
+    check(|r| result(r, &json!("x".repeat(5 << 20))), "error 0: the answer has more than");
 }
 
 #[test]
