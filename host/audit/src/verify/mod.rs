@@ -9,7 +9,7 @@
 //!
 //! What is checked of every record: its form, its number, that it follows from the record before it
 //! (whole exports), its inclusion (partial ones), and what the kinds it knows say of payments and
-//! budgets ([`books`]). Moments (`at`) are taken when a call arrives and written down in the order of
+//! budgets (`books`). Moments (`at`) are taken when a call arrives and written down in the order of
 //! their transactions, and clocks are set: a moment before the one before it is reported, not refused.
 //!
 //! Memory: 64 hashes, one entry per budget window and per payment that can still change, and 16 bytes
