@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_books::reconcile::{Class, Coverage, LedgerRow, Report, Transfer, Wallet, reconcile};
-use countersign_chain::{Act, Anchor, CONFIRM_SECONDS, Paid, ReadError, RefundMatch, Scan, refund_of};
+use countersign_chain::{Act, Anchor, CONFIRM_SECONDS, Paid, RefundMatch, Scan, refund_of};
 use countersign_core::evm::{Address, hex32};
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{
@@ -58,12 +58,6 @@ impl std::error::Error for ReconcileError {}
 impl From<LedgerError> for ReconcileError {
     fn from(e: LedgerError) -> Self {
         Self::Ledger(e)
-    }
-}
-
-impl From<ReadError> for ReconcileError {
-    fn from(e: ReadError) -> Self {
-        Self::Chain(ChainError::Read(e))
     }
 }
 
@@ -118,10 +112,11 @@ async fn pages(ledger: &dyn Ledger, mut filter: PaymentFilter) -> Result<Vec<Pay
     }
 }
 
-/// Compares with everything the chain shows on one network, up to `anchor`.
+/// Compares with everything the chains show, up to their anchors. What of them cannot be read is told in the
+/// answer.
 ///
 /// # Errors
-/// When either cannot be read.
+/// When the ledger cannot be read.
 pub async fn compare(
     subject: &Subject<'_>,
     chains: &[(Arc<Chain>, Anchor)],
@@ -134,7 +129,13 @@ pub async fn compare(
     for (chain, anchor) in chains {
         let network = chain.reader.network();
         let Some(payers) = subject.payers.get(&network) else { continue };
-        let (from, began) = chain.reader.first_block(anchor, subject.since).await?;
+        let (from, began) = match chain.reader.first_block(anchor, subject.since).await {
+            Ok(first) => first,
+            Err(error) => {
+                problems.push(format!("{network}: {error}"));
+                continue;
+            }
+        };
         earliest = earliest.min(Timestamp::from_secs(began));
         through = through.min(Timestamp::from_secs(anchor.block().time));
         let mut whole = true;
@@ -365,26 +366,26 @@ pub async fn run(gateway: &Gateway, since: Timestamp) -> Result<Compared, Reconc
 /// is not the one that signed: nothing more is signed with it until a person has looked.
 async fn stop_what_leaks(gateway: &Gateway, report: &Report, now: Timestamp) {
     let leaks = [Class::ChainOnly, Class::ReleasedButRedeemed];
-    let leaking: BTreeMap<&str, &countersign_books::reconcile::Finding> = report
-        .findings
-        .iter()
-        .filter(|finding| leaks.contains(&finding.class))
-        .map(|finding| (finding.wallet.as_str(), finding))
-        .collect();
     for (name, signer) in &gateway.signers {
-        let Some(finding) = leaking.get(signer.address().to_string().to_ascii_lowercase().as_str()) else { continue };
         let scope = SuspensionScope::Wallet(name.clone());
-        let transaction = finding.transaction.as_deref().unwrap_or("an unknown transaction");
-        let known = (finding.transaction.clone().unwrap_or_default(), finding.log);
-        if !gateway.chains.alarmed.lock().unwrap_or_else(PoisonError::into_inner).insert(known) {
-            // It was stopped for this already; whoever lifted that has looked.
-            continue;
-        }
         if gateway.stops.list().iter().any(|stop| stop.scope == scope) {
             continue;
         }
+        let address = signer.address().to_string().to_ascii_lowercase();
+        let leaking = report.findings.iter().filter(|f| leaks.contains(&f.class) && f.wallet == address);
+        // What it was stopped for already does not stop it again: whoever lifted that has looked.
+        let found: Vec<_> = {
+            let mut alarmed = gateway.chains.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+            leaking.filter(|f| alarmed.insert((f.transaction.clone().unwrap_or_default(), f.log))).collect()
+        };
+        let Some(finding) = found.first() else { continue };
+        let transaction = finding.transaction.as_deref().unwrap_or("an unknown transaction");
+        let more = match found.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count.saturating_sub(1)),
+        };
         let reason =
-            format!("{transaction} moved money of it that the ledger does not account for ({})", finding.class);
+            format!("{transaction}{more} moved money of it that the ledger does not account for ({})", finding.class);
         tracing::error!(wallet = name, reason, "stopped");
         let stop = Suspension { scope, by: crate::log::BY.to_owned(), reason, at: now };
         gateway.stops.add(stop.clone());
