@@ -238,6 +238,12 @@ fn books_that_do_not_add_up_are_found() {
     wrong(1, change(1, 4, "ambiguous", 5, 1, w(0, 0, json!({ "amount": 60, "release": 60 }))), Fault::Hold);
     wrong(1, json!({ "kind": "note", "at": 1, "budgets": w(0, 0, json!({ "release": 60 })) }), Fault::Hold);
     wrong(1, json!({ "kind": "note", "at": 1, "budgets": w(61, 0, json!({ "hold": 1 })) }), Fault::Hold);
+    // A window is brought up to date where a hold is placed, and nowhere else: it could be emptied at will.
+    let note = |budgets: Value| json!({ "kind": "note", "at": 1, "budgets": budgets });
+    wrong(1, note(w(0, 60, json!({ "aged": 60, "aged-spent": 60 }))), Fault::Hold);
+    wrong(1, note(w(0, 0, json!({ "aged": 60 }))), Fault::Hold);
+    wrong(1, note(w(60, 5, json!({ "seeded": 5 }))), Fault::Hold);
+    wrong(2, note(w(0, 0, json!({ "left": 50 }))), Fault::Hold);
     wrong(
         1,
         change(1, 4, "redeemed", 7, 1, w(0, 50, json!({ "amount": 60, "release": 60, "spend": 50, "hold": 0 }))),
