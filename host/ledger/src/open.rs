@@ -207,7 +207,7 @@ pub(crate) fn writer(path: &Path) -> Result<Connection, OpenError> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", -1)?;
-    common(&conn)?;
+    common(&conn, WRITER_CACHE)?;
     Ok(conn)
 }
 
@@ -216,18 +216,24 @@ pub(crate) fn writer(path: &Path) -> Result<Connection, OpenError> {
 pub(crate) fn reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    common(&conn)?;
+    common(&conn, READER_CACHE)?;
     conn.pragma_update(None, "query_only", true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(conn)
 }
 
-fn common(conn: &Connection) -> Result<(), OpenError> {
+/// Pages that the writer keeps, in KiB: the inner pages of every index it adds to.
+const WRITER_CACHE: i64 = 32 << 10;
+/// Pages that each reader keeps, in KiB. What they miss is in the system's cache; a copy for each reader would
+/// be memory that grows with the ledger and serves nobody.
+const READER_CACHE: i64 = 4 << 10;
+
+fn common(conn: &Connection, cache: i64) -> Result<(), OpenError> {
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.pragma_update(None, "recursive_triggers", true)?;
-    conn.pragma_update(None, "cache_size", -65_536)?;
+    conn.pragma_update(None, "cache_size", -cache)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     // Without it, every new value bound to a column of a partial index compiles the statement anew.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
