@@ -43,16 +43,17 @@ impl Ran {
     }
 
     /// The first thing that is wrong; else what happened.
-    fn check(&self, seed: u64) -> Result<&'static str, String> {
+    fn check(&self, number: u64) -> Result<&'static str, String> {
         let failed = self.log.iter().position(|entry| matches!(entry.kind, Kind::Failed(_)));
-        let mut told = "the run was over before it";
-        if let Some(at) = failed {
-            told = self.refuses(at)?;
-        }
+        let told = match failed {
+            Some(at) => self.refuses(at)?,
+            None if self.log.iter().any(|entry| entry.number >= number) => "half a write, then the rest",
+            None => "the run was over before it",
+        };
         let said = self.said();
         judge(&self.place.store(), &said)?;
         if let Some(at) = failed.filter(|at| self.log[*at].kind == Kind::Failed(Failed::Sync)) {
-            self.power_fails_too(at, seed)?;
+            self.power_fails_too(at, number)?;
         }
         Ok(told)
     }
@@ -105,24 +106,29 @@ fn told(fault: &str, why: &str) -> String {
     )
 }
 
-/// All faults of a run, as `shim.c` reads them.
-fn all_faults(log: &[Entry]) -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut turn = 0;
+/// Faults of a run, as `shim.c` reads them: so many, or all.
+fn faults(log: &[Entry], wanted: Option<u64>) -> Vec<String> {
+    let (mut writes, mut others, mut turn) = (Vec::new(), Vec::new(), 0);
     for entry in log.iter().filter(|entry| entry.kind != Kind::Said) {
         let (n, kinds) = (entry.number, kinds(entry));
         if entry.kind == Kind::Write {
             // Writes are many and alike: each fails in one way, all ways take turns.
-            faults.push(format!("{n}:{}", kinds[turn % kinds.len()]));
+            writes.push(format!("{n}:{}", kinds[turn % kinds.len()]));
             turn += 1;
         } else {
-            faults.extend(kinds.iter().map(|kind| format!("{n}:{kind}")));
+            others.extend(kinds.iter().map(|kind| format!("{n}:{kind}")));
         }
     }
-    faults
+    // Half of them writes; spread evenly over the run.
+    let spread = |faults: Vec<String>| {
+        let wanted = wanted.map_or(faults.len(), |wanted| faults.len().min(usize::try_from(wanted / 2).unwrap()));
+        (0..wanted).map(|n| faults[n * faults.len() / wanted].clone()).collect::<Vec<_>>()
+    };
+    [spread(writes), spread(others)].concat()
 }
 
-fn seed_of(fault: &str) -> u64 {
+/// Which operation fails.
+fn number_of(fault: &str) -> u64 {
     fault.split_once(':').unwrap().0.parse().unwrap()
 }
 
@@ -131,26 +137,22 @@ fn no_fault_of_the_disk_loses_what_was_said() {
     if let Some(fault) = text("COUNTERSIGN_FAULT") {
         let ran = run(&ALONE, Some(&fault));
         println!("{}", ran.said().join("\n"));
-        let happened = ran.check(seed_of(&fault)).unwrap_or_else(|why| panic!("{}", told(&fault, &why)));
+        let happened = ran.check(number_of(&fault)).unwrap_or_else(|why| panic!("{}", told(&fault, &why)));
         return println!("{fault}: {happened}");
     }
     let whole = run(&ALONE, None);
     whole.check(0).unwrap_or_else(|why| panic!("without any fault: {why}"));
     let said = whole.said();
     assert!(said.iter().all(|line| !line.starts_with("refused")), "{said:?}");
-    let all = all_faults(&whole.log);
-    let wanted = match text("COUNTERSIGN_FAULTS").as_deref() {
-        Some("all") => all.len(),
-        Some(_) => usize::try_from(number("COUNTERSIGN_FAULTS", RUNS)).unwrap(),
-        None => usize::try_from(RUNS).unwrap(),
+    let wanted = match text("COUNTERSIGN_FAULTS") {
+        Some(all) if all == "all" => None,
+        _ => Some(number("COUNTERSIGN_FAULTS", RUNS)),
     };
-    // Spread over the run; of each stretch, another one in another run of the suite would say nothing new.
-    let chosen: Vec<&String> =
-        (0..wanted.min(all.len())).map(|n| &all[n * all.len() / wanted.min(all.len())]).collect();
+    let chosen = faults(&whole.log, wanted);
     let happened = std::thread::scope(|scope| {
         let half = |half: usize| {
             let chosen = chosen.iter().skip(half).step_by(2);
-            let ran = chosen.map(|fault| (fault, run(&ALONE, Some(fault.as_str())).check(seed_of(fault))));
+            let ran = chosen.map(|fault| (fault, run(&ALONE, Some(fault.as_str())).check(number_of(fault))));
             ran.map(|(fault, checked)| checked.map_err(|why| told(fault, &why))).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..2).map(|n| scope.spawn(move || half(n))).collect();
@@ -164,7 +166,8 @@ fn no_fault_of_the_disk_loses_what_was_said() {
             Err(why) => wrong.push(why),
         }
     }
-    println!("{} of {} faults in a run that says {} things: {tally:?}", chosen.len(), all.len(), said.len());
+    let operations = whole.log.iter().filter(|entry| entry.kind != Kind::Said).count();
+    println!("{} faults in {operations} operations that let {} things be said: {tally:?}", chosen.len(), said.len());
     assert!(wrong.is_empty(), "{} runs went wrong:\n{}", wrong.len(), wrong.join("\n\n"));
     assert!(tally.contains_key("of the writer") && tally.contains_key("while opening or closing"), "{tally:?}");
 }
@@ -178,7 +181,7 @@ fn a_worker_that_lies_is_found() {
     let fault = format!("{}:eio", syncs.map(|entry| entry.number).nth(20).unwrap());
     let found = |bug: Bug| {
         let ran = run(&Work { bug: Some(bug), ..ALONE }, Some(&fault));
-        let found = ran.check(seed_of(&fault)).expect_err("a lie was believed");
+        let found = ran.check(number_of(&fault)).expect_err("a lie was believed");
         println!("{bug:?} at {fault}: {found}");
         let lost = judge(&ran.place.store(), &ran.said()).expect_err("a lie was believed");
         println!("{bug:?} at {fault}, by what is there alone: {lost}");

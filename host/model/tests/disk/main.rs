@@ -7,28 +7,30 @@
 //! repeats one. `COUNTERSIGN_IMAGES` says how many cuts; `COUNTERSIGN_SEED` and `COUNTERSIGN_LOG` repeat one, from a
 //! log that a failure left. Linux only: elsewhere there is nothing in this suite.
 
-#[cfg(all(test, target_os = "linux"))]
+#![cfg(target_os = "linux")]
+
+#[cfg(test)]
 #[path = "../simulation/chance.rs"]
 mod chance;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod disk;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod faults;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod judge;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod log;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod power;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 #[expect(dead_code, reason = "made for the simulation")]
 #[path = "../simulation/purchase.rs"]
 mod purchase;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod run;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 #[expect(dead_code, reason = "made for the simulation")]
 #[path = "../simulation/together.rs"]
 mod together;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod worker;
