@@ -192,6 +192,18 @@ impl Disk {
         &mut self.files[self.names[name]]
     }
 
+    /// What is in the folder while the power is there, but for the index of the log, which is memory.
+    pub(crate) fn now(&self) -> BTreeMap<String, Vec<u8>> {
+        let of = |file: usize| {
+            let mut bytes = self.files[file].durable.clone();
+            let changes = self.files[file].layers.iter().flat_map(|layer| &layer.changes);
+            changes.for_each(|change| whole(&mut bytes, change));
+            bytes
+        };
+        let names = self.names.iter().filter(|(name, _)| !name.ends_with("-shm"));
+        names.map(|(name, file)| (name.clone(), of(*file))).collect()
+    }
+
     /// Puts what a power cut may leave into an empty folder.
     pub(crate) fn cut(&self, chance: &mut Chance, folder: &Path) {
         let sector = if chance.percent(50) { 512 } else { 4_096 };

@@ -33,10 +33,22 @@ fn cut(log: &[Entry], seed: u64) -> Result<usize, String> {
     judge(&image.path().join("ledger.db"), &said).map_err(|why| format!("cut after {end} of {}: {why}", log.len()))
 }
 
+/// What a worker did, all of it: what its log tells of is what is there.
 fn recorded(work: &Work) -> (Place, Vec<Entry>) {
     let place = Place::new();
     place.work(work, None, true);
     let log = place.read();
+    let mut disk = Disk::default();
+    log.iter().for_each(|entry| disk.follow(entry));
+    let now = disk.now();
+    assert!(now.keys().any(|name| name == "ledger.db-wal"), "{:?}", now.keys());
+    for file in std::fs::read_dir(&place.folder).unwrap().map(Result::unwrap) {
+        let name = file.file_name().into_string().unwrap();
+        if name != "said" && !name.ends_with("-shm") {
+            let is_known = now.get(&name) == Some(&std::fs::read(file.path()).unwrap());
+            assert!(is_known, "something was done to {name} that is not in the log");
+        }
+    }
     (place, log)
 }
 
