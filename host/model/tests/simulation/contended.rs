@@ -107,8 +107,8 @@ pub(crate) fn contended(wanted: u64) -> (Vec<Record>, Vec<Call>) {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (ledger, calls) = (&ledger, &calls);
-            // Many purchases come back: three are about five calls.
-            let purchases = (wanted * 3 / 5).div_ceil(THREADS * CALLERS);
+            // Many purchases are refused, most others come back: seven are about ten calls.
+            let purchases = (wanted * 7 / 10).div_ceil(THREADS * CALLERS);
             let callers = thread * CALLERS..(thread + 1) * CALLERS;
             scope.spawn(move || all(callers.map(|caller| Box::pin(buy(ledger, caller, purchases, calls)) as _)));
         }
