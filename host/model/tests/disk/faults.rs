@@ -213,3 +213,24 @@ fn a_worker_that_lies_is_found() {
     found(Bug::SaysBeforeItIsDone);
     found(Bug::IgnoresErrors);
 }
+
+/// A process that ends when a sync fails leaves in memory what never reached the disk, and the system believes it to be
+/// written. What the next process says must not rest on that, should the power fail.
+#[test]
+fn after_a_failed_sync_a_restart_does_not_build_on_what_is_not_there() {
+    let (mut cuts, mut wrong) = (0, Vec::new());
+    for fault in failed_syncs() {
+        let ran = died_and_started_again(&fault);
+        let mut disk = Disk::default();
+        ran.log.iter().for_each(|entry| disk.follow(entry));
+        for cut in 0..10 {
+            cuts += 1;
+            let image = tempfile::tempdir().unwrap();
+            disk.cut(&mut Chance::new(cut), image.path());
+            if let Err(why) = judge(&image.path().join("ledger.db"), &ran.said()) {
+                wrong.push(format!("the disk fails at {fault}, the process is started again, power cut {cut}: {why}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {cuts} cuts:\n{}", wrong.len(), wrong.join("\n"));
+}
