@@ -55,12 +55,14 @@ test: ## installs what the tests need and runs them all; says what cannot run he
 	  echo "Not everything ran: what was skipped is said above, before the build."; \
 	fi
 
-prove: ## the long proofs: a thousand crashes, a hundred thousand cases of every property, two hundred thousand lives
+prove: ## the long proofs: a thousand crashes, power cuts and more of everything else that the tests do a little of
 	@tests/install rust
 	cargo build $(RELEASE) $(TESTED)
 	COUNTERSIGN_CYCLES=1000 cargo test $(RELEASE) --workspace --test crash
 	PROPTEST_CASES=100000 cargo test $(RELEASE) -p countersign-core -p countersign-ledger
-	COUNTERSIGN_SEEDS=200000 cargo test $(RELEASE) --workspace --test simulation
+	COUNTERSIGN_FAULTS=all COUNTERSIGN_IMAGES=1000 cargo test $(RELEASE) --workspace --test disk
+	COUNTERSIGN_WINDOWS=50000 cargo test $(RELEASE) --workspace --test linear
+	COUNTERSIGN_SEEDS=200000 COUNTERSIGN_CALLS=1000000 cargo test $(RELEASE) --workspace --test simulation
 
 bench: ## measures
 	@tests/install rust

@@ -1,4 +1,6 @@
-//! Many threads on one budget of the real ledger: what they saw is what one counter would have told them.
+//! Many callers on one budget of the real ledger: what they saw is what one counter would have told them.
+//!
+//! `COUNTERSIGN_CALLS` says about how many calls they make.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +16,13 @@ use countersign_model::history::{Answer, Call, Record, check, entries};
 
 use crate::chance::Chance;
 use crate::purchase::Wish;
-use crate::together::block;
+use crate::together::all;
 
 const THREADS: u64 = 8;
-const PURCHASES: u64 = 150;
+/// Callers of each thread.
+const CALLERS: u64 = 8;
+/// Calls, unless the environment says otherwise.
+const CALLS: u64 = 10_000;
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 /// The callers' clock: it only rises.
@@ -34,13 +39,13 @@ fn refused(refusal: &BudgetRefusal) -> Answer {
     Answer::Refused { row, used: refusal.used, wanted: refusal.wanted, limit: refusal.limit }
 }
 
-fn buy(ledger: &SqliteLedger, thread: u64, calls: &Mutex<Vec<Call>>) {
-    let mut chance = Chance::new(thread);
-    for turn in 0..PURCHASES {
-        let n = thread * PURCHASES + turn;
-        let wish = Wish { seed: 1, n, purchase: n, amount: chance.between(300, 1_500), at: START, valid_seconds: 60 };
+async fn buy(ledger: &SqliteLedger, caller: u64, purchases: u64, calls: &Mutex<Vec<Call>>) {
+    let mut chance = Chance::new(caller);
+    for turn in 0..purchases {
+        let n = caller * purchases + turn;
+        let wish = Wish { seed: 1, n, purchase: n, amount: chance.between(60, 500), at: START, valid_seconds: 60 };
         let asked = moment();
-        let done = block(ledger.commit(wish.commit(START))).unwrap();
+        let done = ledger.commit(wish.commit(START)).await.unwrap();
         let answered = moment();
         let answer = match &done {
             Committed::Granted { .. } => Answer::Done,
@@ -53,8 +58,8 @@ fn buy(ledger: &SqliteLedger, thread: u64, calls: &Mutex<Vec<Call>>) {
         if !granted {
             continue;
         }
-        // Most of it comes back, so that the budget stays between empty and full.
-        let (event, evidence) = if chance.percent(97) {
+        // Nearly all of it comes back, so that the budget stays between empty and full, however many calls there are.
+        let (event, evidence) = if chance.percent(99) {
             (Event::SignerRefused, None)
         } else {
             let evidence = Evidence {
@@ -62,7 +67,7 @@ fn buy(ledger: &SqliteLedger, thread: u64, calls: &Mutex<Vec<Call>>) {
                 block: Some(1),
                 block_hash: Some(hex32::print(&[2; 32])),
                 block_time: Some(1),
-                redeemed: Some(Atomic::new(chance.between(1, 100).into())),
+                redeemed: Some(Atomic::new(1)),
                 ..Evidence::default()
             };
             (Event::Redeemed, Some(Box::new(evidence)))
@@ -70,7 +75,7 @@ fn buy(ledger: &SqliteLedger, thread: u64, calls: &Mutex<Vec<Call>>) {
         let payment = wish.payment();
         let why = event.name().to_owned();
         let asked = moment();
-        block(ledger.transition(Transition { payment, from: State::Signed, event, why, evidence, at: START })).unwrap();
+        ledger.transition(Transition { payment, from: State::Signed, event, why, evidence, at: START }).await.unwrap();
         let answered = moment();
         let name = format!("{} {payment}", event.name());
         calls.lock().unwrap().push(Call { name, asked, answered: Some((answered, Answer::Done)) });
@@ -93,8 +98,8 @@ fn records(path: &std::path::Path) -> Vec<Record> {
         .collect()
 }
 
-/// Eight threads, one budget; answers the history they made.
-pub(crate) fn contended() -> (Vec<Record>, Vec<Call>) {
+/// Many callers, one budget; answers the history they made.
+pub(crate) fn contended(wanted: u64) -> (Vec<Record>, Vec<Call>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     let ledger = SqliteLedger::open(&path, Options::new([7; 32], [9; 16]), START).unwrap();
@@ -102,7 +107,10 @@ pub(crate) fn contended() -> (Vec<Record>, Vec<Call>) {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (ledger, calls) = (&ledger, &calls);
-            scope.spawn(move || buy(ledger, thread, calls));
+            // Many purchases are refused, most others come back: seven are about ten calls.
+            let purchases = (wanted * 7 / 10).div_ceil(THREADS * CALLERS);
+            let callers = thread * CALLERS..(thread + 1) * CALLERS;
+            scope.spawn(move || all(callers.map(|caller| Box::pin(buy(ledger, caller, purchases, calls)) as _)));
         }
     });
     drop(ledger);
@@ -112,16 +120,19 @@ pub(crate) fn contended() -> (Vec<Record>, Vec<Call>) {
 }
 
 #[test]
-fn eight_threads_see_one_counter() {
-    let (records, calls) = contended();
+fn many_callers_see_one_counter() {
+    let wanted = std::env::vars().find(|(name, _)| name == "COUNTERSIGN_CALLS");
+    let wanted = wanted.map_or(CALLS, |(_, number)| number.parse().expect("COUNTERSIGN_CALLS is a number"));
+    let (records, calls) = contended(wanted);
     let checked = check(&records, &calls).unwrap_or_else(|e| panic!("{e}"));
-    println!("{} calls of {THREADS} threads: {checked:?}", calls.len());
-    assert!(checked.refusals > 50, "the budget was hardly ever full: {checked:?}");
+    println!("{} calls of {} callers: {checked:?}", calls.len(), THREADS * CALLERS);
+    assert!(checked.refusals * 40 > calls.len(), "the budget was hardly ever full: {checked:?}");
+    let mut asked: Vec<u64> = calls.iter().map(|call| call.asked).collect();
+    asked.sort_unstable();
     let overlap = |call: &&Call| {
-        calls.iter().any(|other| {
-            let answered = call.answered.as_ref().map_or(0, |a| a.0);
-            other.asked > call.asked && other.asked < answered
-        })
+        let next = asked.get(asked.partition_point(|moment| *moment <= call.asked));
+        let answered = call.answered.as_ref().map_or(0, |a| a.0);
+        next.is_some_and(|next| *next < answered)
     };
     let overlapping = calls.iter().filter(overlap).count();
     assert!(overlapping * 2 > calls.len(), "only {overlapping} of {} calls overlapped others", calls.len());
