@@ -160,11 +160,11 @@ fn a_tampered_record_or_a_changed_module_is_found() {
     let mut lab = Lab::plain();
     lab.quotes(&["a", "b"]);
     assert_eq!(lab.json(&["replay", "--since", "1h"], 0)["matched"], 4);
-    let first = "(SELECT min(rowid) FROM decision)";
+    let first = "(SELECT id FROM decision ORDER BY seq,ord LIMIT 1)";
 
     // What was asked: the answer may be the same, the record is not.
     let change = |from: &str, to: &str, column: &str| {
-        format!("UPDATE decision SET {column}=replace({column},'{from}','{to}') WHERE rowid={first}")
+        format!("UPDATE decision SET {column}=replace({column},'{from}','{to}') WHERE id={first}")
     };
     let agents = r#""agent":"scout""#;
     lab.tamper(&change(agents, r#""agent":"snout""#, "request"));

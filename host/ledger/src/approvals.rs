@@ -90,7 +90,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 fn with_votes(conn: &Connection, s: Stored) -> Answer<Approval> {
-    let sql = "SELECT operator,approve,at,note FROM vote WHERE approval=?1 ORDER BY rowid";
+    let sql = "SELECT operator,approve,at,note FROM vote WHERE approval=?1 ORDER BY ord";
     let votes = all(conn, sql, [s.id], |r| {
         let at = Timestamp::from_millis(r.get(2)?);
         Ok(Vote { operator: r.get(0)?, approve: r.get(1)?, at, note: r.get(3)? })
@@ -172,8 +172,15 @@ pub(crate) fn vote(conn: &Connection, epoch: u64, cast: &Cast) -> Answer<Done<Re
     }
     run(
         conn,
-        "INSERT INTO vote(approval,operator,approve,at,note) VALUES(?1,?2,?3,?4,?5)",
-        (cast.approval.as_bytes(), &cast.operator, cast.approve, cast.at.as_millis(), cut(&cast.note)),
+        "INSERT INTO vote(approval,operator,ord,approve,at,note) VALUES(?1,?2,?3,?4,?5,?6)",
+        (
+            cast.approval.as_bytes(),
+            &cast.operator,
+            approval.votes.len(),
+            cast.approve,
+            cast.at.as_millis(),
+            cut(&cast.note),
+        ),
     )?;
     let body = json!({
         "approval": cast.approval, "payment": approval.payment, "operator": cast.operator,

@@ -77,14 +77,17 @@ impl Documents {
     ) -> Answer<Value> {
         let mut records = Vec::new();
         let seq = audit::next(conn)?;
-        for (d, written) in decisions.iter().zip(&self.decisions) {
+        let sql = "SELECT coalesce(max(ord)+1,0) FROM decision WHERE payment=?1";
+        let first: u64 = one(conn, sql, [payment.as_bytes()], |r| r.get(0))?.unwrap_or(0);
+        for ((d, written), ord) in decisions.iter().zip(&self.decisions).zip(first..) {
             run(
                 conn,
-                "INSERT INTO decision(id,payment,purchase,at,generation,request,judgement,verdict,reasons,refusal,seq)
-                 VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
+                "INSERT INTO decision(id,payment,ord,purchase,at,generation,request,judgement,verdict,reasons,refusal,
+                   seq) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
                 params![
                     d.id.as_bytes(),
                     payment.as_bytes(),
+                    ord,
                     key.purchase.as_str(),
                     d.request.at.as_millis(),
                     d.judgement.generation,

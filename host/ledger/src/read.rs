@@ -125,7 +125,7 @@ fn decision(conn: &Connection, id: [u8; 16]) -> Answer<DecisionRecord> {
 
 /// Every decision of a payment, in the order they were made.
 pub(crate) fn decisions(conn: &Connection, payment: PaymentId) -> Answer<Vec<DecisionRecord>> {
-    let sql = "SELECT id FROM decision WHERE payment=?1 ORDER BY rowid";
+    let sql = "SELECT id FROM decision WHERE payment=?1 ORDER BY ord";
     let ids = all(conn, sql, [payment.as_bytes()], |r| r.get(0))?;
     ids.into_iter().map(|id| decision(conn, id)).collect()
 }

@@ -153,13 +153,13 @@ BEGIN SELECT RAISE(ABORT,'finality never goes back'); END;
 
 CREATE TABLE decision(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),
-  payment BLOB NOT NULL REFERENCES payment(id), purchase TEXT NOT NULL,
+  payment BLOB NOT NULL REFERENCES payment(id), ord INTEGER NOT NULL CHECK(ord>=0), purchase TEXT NOT NULL,
   at INTEGER NOT NULL, generation INTEGER NOT NULL,
   request TEXT NOT NULL, judgement TEXT NOT NULL,
   verdict TEXT NOT NULL, reasons TEXT NOT NULL, refusal TEXT,
   seq INTEGER NOT NULL              -- the record that vouches for it
 ) STRICT;
-CREATE INDEX decision_payment ON decision(payment);
+CREATE UNIQUE INDEX decision_order ON decision(payment,ord);
 
 -- A payment's history; `n` is the payment's version.
 CREATE TABLE step(
@@ -183,9 +183,11 @@ BEGIN SELECT RAISE(ABORT,'an approval is decided and used once'); END;
 
 CREATE TABLE vote(
   approval BLOB NOT NULL REFERENCES approval(id), operator TEXT NOT NULL,
+  ord INTEGER NOT NULL CHECK(ord>=0), -- who spoke first
   approve INTEGER NOT NULL CHECK(approve IN (0,1)), at INTEGER NOT NULL, note TEXT NOT NULL,
-  UNIQUE(approval,operator)
-) STRICT;
+  PRIMARY KEY(approval,operator)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX vote_order ON vote(approval,ord);
 
 CREATE TABLE session(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16), token TEXT NOT NULL UNIQUE,
