@@ -82,6 +82,9 @@ impl Purchase {
     pub(super) async fn wait_for(&self, approval: &Approval) -> Result<Option<Resumption>, Problem> {
         let start = self.gateway.clock.now()?;
         let patience = u64::from(self.call.wait_seconds).saturating_mul(1_000);
+        if let Some(waits) = &self.call.waits {
+            waits.send_replace(Some(approval.id));
+        }
         loop {
             let now = self.gateway.clock.now()?;
             if now.since(start) >= patience {
