@@ -44,7 +44,10 @@ fn a_model_buys_once_whichever_way_it_came() {
         assert_eq!(text(&bought, "/untrusted/host"), host);
         let moved = scene.moved();
         let [one] = moved.as_slice() else { panic!("{moved:?}") };
-        assert_eq!((one.from, one.value, one.transaction.as_str()), (buyer(), 1_000, text(&bought, "/payment/transaction")));
+        assert_eq!(
+            (one.from, one.value, one.transaction.as_str()),
+            (buyer(), 1_000, text(&bought, "/payment/transaction"))
+        );
         let id = text(&bought, "/payment/id");
         let payment = scene.gateway.agent().payment(id);
         assert_eq!(payment["purchase"], bought["purchase_id"]);
@@ -178,7 +181,8 @@ fn cancelling_undoes_nothing_and_costs_nothing_twice() {
     let scene = Scene::with([asks()], |config| config);
     for way in WAYS {
         let mut model = Model::connect(&scene.gateway, way, SCOUT_TOKEN);
-        let order = json!({"url": scene.url("/quote"), "purchase_id": format!("{}-{}", way.0, way.1), "wait_seconds": 300});
+        let order =
+            json!({"url": scene.url("/quote"), "purchase_id": format!("{}-{}", way.0, way.1), "wait_seconds": 300});
         model.order(&json!({"do": "call", "tool": "paid_fetch", "arguments": order, "give_up": true}));
         assert_eq!(model.answer()["cancelled"], true);
         // The purchase waits on in its own task, and pays when people say so.
@@ -188,5 +192,9 @@ fn cancelling_undoes_nothing_and_costs_nothing_twice() {
         let bought = model.ask("paid_fetch", order);
         assert_eq!((&bought["status"], &bought["payment"]["amount"]), (&json!(200), &json!("0.001")));
         assert_eq!(scene.moved(), []);
+        // Its answer has arrived: the same thing can be bought again, under another id.
+        let next = json!({"url": scene.url("/quote"), "purchase_id": format!("next-{}-{}", way.0, way.1)});
+        model.refused("paid_fetch", next, "approval-required");
+        scene.decide("deny");
     }
 }

@@ -5,19 +5,26 @@ use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
 };
 
 /// How a client reaches the gateway, and how it agrees on a version with it.
-pub(crate) const WAYS: [(&str, &str); 4] = [("http", "legacy"), ("http", "auto"), ("stdio", "legacy"), ("stdio", "auto")];
+pub(crate) const WAYS: [(&str, &str); 4] =
+    [("http", "legacy"), ("http", "auto"), ("stdio", "legacy"), ("stdio", "auto")];
 /// The newest version of the protocol.
 pub(crate) const NEWEST: &str = "2026-07-28";
+
+/// How long the client may be silent.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connected client.
 pub(crate) struct Model {
     child: Child,
     orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<String>,
     /// The version that was agreed on.
     pub(crate) version: String,
 }
@@ -35,7 +42,9 @@ impl Model {
             _ => command.arg(binary()).arg(&gateway.url),
         };
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (orders, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (lines, answers) = mpsc::channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
         let mut model = Self { child, orders, answers, version: String::new() };
         let ready = model.hear();
         model.version = ready["ready"].as_str().unwrap_or_else(|| panic!("{ready}")).to_owned();
@@ -49,8 +58,7 @@ impl Model {
 
     /// The next line: progress, or an answer.
     pub(crate) fn hear(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
+        let line = self.answers.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("the client says nothing: {e}"));
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("the client said {line:?}: {e}"))
     }
 
@@ -111,7 +119,10 @@ pub(crate) fn failed(result: &Value, code: &str) -> Value {
     assert_eq!(result["isError"], true, "{result}");
     let problem = same_as_text(result);
     assert_eq!(problem["code"], code, "{problem}");
-    assert!(problem["retry"].is_boolean() && problem["detail"].is_string() && problem["title"].is_string(), "{problem}");
+    assert!(
+        problem["retry"].is_boolean() && problem["detail"].is_string() && problem["title"].is_string(),
+        "{problem}"
+    );
     assert!(problem.get("purchase").is_none(), "a purchase has one name: {problem}");
     problem
 }

@@ -82,7 +82,8 @@ fn what_is_not_well_formed_is_refused_and_buys_nothing() {
     assert_eq!(scene.moved(), []);
 
     // An unknown version is not agreed on, and a session id that somebody made up is nobody's.
-    let hello = json!({"protocolVersion": "1999-01-01", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}});
+    let hello =
+        json!({"protocolVersion": "1999-01-01", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}});
     let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello});
     let answer = request(&scene).body(hello.to_string()).send();
     assert_eq!((answer.status, answer.header("mcp-session-id")), (200, None));

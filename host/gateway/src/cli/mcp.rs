@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ServerConfig,
+    ProgressNotificationParam, ResultType, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
@@ -104,7 +104,9 @@ impl Bridge {
             for message in events.add(&data) {
                 let mut message: Value = serde_json::from_slice(&message)?;
                 if let Some(result) = message.get_mut("result") {
-                    let result: CallToolResult = serde_json::from_value(result.take())?;
+                    let mut result: CallToolResult = serde_json::from_value(result.take())?;
+                    // The version spoken with the gateway has no such member; the client's may require it.
+                    result.result_type = Some(ResultType::COMPLETE);
                     return Ok(Ok(result.into()));
                 }
                 if let Some(error) = message.get_mut("error") {
@@ -117,8 +119,9 @@ impl Bridge {
     }
 
     async fn post(&self, request: &CallToolRequestParams) -> Result<Response<Incoming>, Failure> {
-        let mut sender =
-            connect(&self.base).await?.map_err(|NotRunning(why)| Failure::new(why).hint("start it with `countersign serve`"))?;
+        let mut sender = connect(&self.base)
+            .await?
+            .map_err(|NotRunning(why)| Failure::new(why).hint("start it with `countersign serve`"))?;
         let params = json!({"name": request.name, "arguments": request.arguments.clone().unwrap_or_default(),
             "_meta": {"progressToken": 1}});
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});

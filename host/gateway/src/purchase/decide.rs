@@ -112,7 +112,12 @@ impl Purchase {
     }
 
     /// The offers this mandate's wallet could pay, cheapest first.
-    pub(super) fn payable(&self, mandate: &MandateConfig, visit: &Visit, now: Timestamp) -> Result<Vec<Priced>, Problem> {
+    pub(super) fn payable(
+        &self,
+        mandate: &MandateConfig,
+        visit: &Visit,
+        now: Timestamp,
+    ) -> Result<Vec<Priced>, Problem> {
         let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
         let networks = wallet.map(|w| &w.networks);
         let mut skipped: Vec<String> =

@@ -137,9 +137,10 @@ impl Caller<'_> {
 
     async fn report_use(&self, mut arguments: Value) -> Result<Value, Problem> {
         let id = arguments.as_object_mut().and_then(|map| map.remove("payment_id"));
-        let id = id.as_ref().and_then(Value::as_str).ok_or_else(|| {
-            Problem::new(Code::BadRequest, "payment_id: a text, `payment.id` of a paid_fetch result")
-        })?;
+        let id = id
+            .as_ref()
+            .and_then(Value::as_str)
+            .ok_or_else(|| Problem::new(Code::BadRequest, "payment_id: a text, `payment.id` of a paid_fetch result"))?;
         let (snapshot, caller) = agent::who(self.gateway, self.token).await?;
         let payment = agent::own_payment(self.gateway, &caller, id).await?;
         let by = (Reporter::Agent, caller.principal.agent.as_str());

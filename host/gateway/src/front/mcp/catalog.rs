@@ -28,12 +28,7 @@ struct Seller {
 }
 
 /// The sellers in which every word of `query` occurs.
-pub(super) async fn search(
-    gateway: &Gateway,
-    config: &Config,
-    caller: &Caller,
-    query: &str,
-) -> Result<Value, Problem> {
+pub(super) async fn search(gateway: &Gateway, config: &Config, caller: &Caller, query: &str) -> Result<Value, Problem> {
     let mut sellers: BTreeMap<String, Seller> = BTreeMap::new();
     for vendor in &config.vendors {
         let category = vendor.facts.iter().find(|f| f.name == CATEGORY).map(|f| f.value.clone());
