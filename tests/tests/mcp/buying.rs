@@ -33,7 +33,8 @@ fn a_model_buys_once_whichever_way_it_came() {
         let quote = model.ask("price_check", json!({"url": url}));
         let price = json!({"amount": "0.001", "currency": "USD", "asset": "USDC", "network": "eip155:84532"});
         assert_eq!((&quote["price"], &quote["verdict"]), (&price, &json!("allow")), "{quote}");
-        assert_eq!(budget(&quote, "agent/scout")["amount"], "0.001");
+        let held = quote["budgets"].as_array().unwrap().iter().find(|b| b["budget"] == "caps/agent/scout");
+        assert_eq!(held.unwrap()["amount"], "0.001", "{quote}");
         assert_eq!(model.ask("budget_status", json!({})), before, "a quote holds nothing");
         assert_eq!(scene.moved(), []);
 
