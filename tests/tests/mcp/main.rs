@@ -2,6 +2,7 @@
 //! against the real binary, a chain and sellers in this process. Then what no client of good faith would send.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test: whatever is not as expected must fail it loudly"
