@@ -22,7 +22,9 @@ pub enum Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    fn sees(self, name: &str) -> bool {
+    /// Whether figures of the budget of this name are shown.
+    #[must_use]
+    pub fn sees(self, name: &str) -> bool {
         match self {
             Self::Operator => true,
             Self::Agent(principal) => {

@@ -6,6 +6,7 @@ use countersign_core::web::{Scheme, Target};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -119,6 +120,24 @@ pub(super) struct Client {
 /// Nobody listens there.
 pub(super) struct NotRunning(pub(super) String);
 
+/// A connection to one of the gateway's listeners, if it is running there.
+pub(super) async fn connect(base: &Target) -> Result<Result<SendRequest<Full<Bytes>>, NotRunning>, Failure> {
+    let stream = match TcpStream::connect((base.hostname(), base.port())).await {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Err(NotRunning(format!("no gateway answers at {}: {error}", base.origin())))),
+    };
+    if base.scheme() == Scheme::Https {
+        let name = rustls::pki_types::ServerName::try_from(base.hostname().to_owned())?;
+        let stream = crate::egress::tls().connect(name, stream).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        return Ok(Ok(sender));
+    }
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(Ok(sender))
+}
+
 impl Client {
     /// From `--admin` or the configuration, with the operator's token.
     pub(super) fn new(remote: &Remote, environment: &Environment) -> Result<Self, Failure> {
@@ -142,21 +161,9 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> Result<Result<Value, NotRunning>, Failure> {
-        let address = (self.base.hostname(), self.base.port());
-        let stream = match TcpStream::connect(address).await {
-            Ok(stream) => stream,
-            Err(error) => return Ok(Err(NotRunning(format!("no gateway answers at {}: {error}", self.base.origin())))),
-        };
-        let mut sender = if self.base.scheme() == Scheme::Https {
-            let name = rustls::pki_types::ServerName::try_from(self.base.hostname().to_owned())?;
-            let stream = crate::egress::tls().connect(name, stream).await?;
-            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            sender
-        } else {
-            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            sender
+        let mut sender = match connect(&self.base).await? {
+            Ok(sender) => sender,
+            Err(not_running) => return Ok(Err(not_running)),
         };
         let mut request = Request::new(Full::new(body.map_or_else(Bytes::new, |b| b.to_string().into())));
         *request.method_mut() = method;

@@ -18,7 +18,8 @@ pub(super) enum Format {
 
 /// Starts logging.
 pub(super) fn start(format: Format) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new("info,hyper=warn,notify=warn").map_err(|e| Failure::new(e.to_string()))?;
+    let filter =
+        EnvFilter::try_new("info,hyper=warn,notify=warn,rmcp=warn").map_err(|e| Failure::new(e.to_string()))?;
     // A span's line is written when it closes: it carries its parents and how long it took.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

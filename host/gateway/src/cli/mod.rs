@@ -6,6 +6,7 @@ mod explain;
 mod ledger;
 mod listing;
 mod logging;
+mod mcp;
 mod payments;
 mod policy;
 mod secrets;
@@ -66,6 +67,9 @@ enum Command {
     /// The kill switch.
     #[command(subcommand)]
     Suspend(admin::Suspend),
+    /// MCP over standard input and output, for clients that start a program. Holds no key: it talks to a
+    /// running gateway with the token in COUNTERSIGN_AGENT_TOKEN.
+    Mcp(mcp::Mcp),
 }
 
 #[derive(Args)]
@@ -180,6 +184,7 @@ fn run(command: Command) -> Outcome {
         Command::Budgets(args) => runtime()?.block_on(payments::budgets(&args)),
         Command::Sessions(command) => runtime()?.block_on(admin::sessions(command, &environment)),
         Command::Suspend(command) => runtime()?.block_on(admin::suspend(command, &environment)),
+        Command::Mcp(args) => runtime()?.block_on(mcp::run(&args, &environment)),
     }
 }
 

@@ -224,6 +224,18 @@ pub enum PortPattern {
     Any,
 }
 
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = if self.below { "*." } else { "" };
+        write!(f, "{below}{}", self.host)?;
+        match self.port {
+            PortPattern::Default => Ok(()),
+            PortPattern::Only(port) => write!(f, ":{port}"),
+            PortPattern::Any => f.write_str(":*"),
+        }
+    }
+}
+
 impl HostPattern {
     /// Reads a pattern.
     #[must_use]

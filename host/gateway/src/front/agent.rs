@@ -1,17 +1,17 @@
-//! The agents' door: `POST /v1/fetch` and what an agent may ask about its own purchases.
+//! The agents' door: `POST /v1/fetch`, `POST /v1/quote`, `/mcp`, and what an agent may ask about its own purchases.
 
 use std::sync::Arc;
 
 use countersign_core::id::{ApprovalId, PaymentId};
-use countersign_core::ledger::{PaymentView, Reporter};
+use countersign_core::ledger::{Approval, PaymentView, Reporter};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{Answer, body, json, not_found, page, payment_filter, query, refuse, uses};
+use super::{Answer, body, json, mcp, not_found, page, payment_filter, query, refuse, uses};
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
-use crate::purchase::{Call, MAX_BODY, buy};
+use crate::purchase::{Call, MAX_BODY, buy, quote};
 use crate::state::{Gateway, Snapshot};
 use crate::views::{self, Viewer};
 
@@ -33,6 +33,8 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
     let config = &snapshot.config;
     match (request.method(), segments.as_slice()) {
         (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
+        (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request).await,
+        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL).await,
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
             let principal = &caller.principal;
@@ -61,10 +63,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
             Ok(json(StatusCode::OK, &views::budgets(&used, config, Viewer::Agent(&caller.principal), now)))
         }
         (&Method::GET, ["v1", "approvals", id]) => {
-            let unknown = || not_found("approval of yours with this id");
-            let id: ApprovalId = id.parse().map_err(|_| unknown())?;
-            let approval = gateway.ledger.approval(id).await?.ok_or_else(unknown)?;
-            let payment = own_payment(&gateway, &caller, &approval.payment.to_string()).await.map_err(|_| unknown())?;
+            let (approval, payment) = own_approval(&gateway, &caller, id).await?;
             let viewer = Viewer::Agent(&caller.principal);
             Ok(json(StatusCode::OK, &views::approval(&approval, Some(&payment), viewer, config)))
         }
@@ -73,18 +72,29 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
 }
 
 /// Who calls, and the generation that knows them: whatever is done for the caller is done under it.
-async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
+pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
     let snapshot = gateway.live.load_full();
     let now = gateway.clock.now()?;
     let caller = identity::agent(token, &snapshot.config, &*gateway.ledger, now).await?;
     Ok((snapshot, caller))
 }
 
-async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+/// The call that a request carries.
+async fn read_call(gateway: &Gateway, request: Request<Incoming>) -> Result<Call, Problem> {
     let purchase = request.headers().get("countersign-purchase");
     let purchase = purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned());
-    let bytes = body(&gateway, request, MAX_CALL).await?;
-    let call = Call::parse(&bytes, purchase.as_deref())?;
+    let bytes = body(gateway, request, MAX_CALL).await?;
+    Call::parse(&bytes, purchase.as_deref())
+}
+
+async fn quoted(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let call = read_call(&gateway, request).await?;
+    let (snapshot, caller) = who(&gateway, token).await?;
+    Ok(json(StatusCode::OK, &quote(gateway, snapshot, caller, call, Door::Fetch).await?))
+}
+
+async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let call = read_call(&gateway, request).await?;
     // An agent that was removed while its call arrived does not buy.
     let (snapshot, caller) = who(&gateway, token).await?;
     let reply = buy(gateway, snapshot, caller, call, Door::Fetch).await?;
@@ -94,8 +104,21 @@ async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Inco
     Ok(response)
 }
 
+/// An approval of a purchase of this very caller; a foreign one does not exist.
+pub(super) async fn own_approval(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: &str,
+) -> Result<(Approval, PaymentView), Problem> {
+    let unknown = || not_found("approval of yours with this id");
+    let id: ApprovalId = id.parse().map_err(|_| unknown())?;
+    let approval = gateway.ledger.approval(id).await?.ok_or_else(unknown)?;
+    let payment = own_payment(gateway, caller, &approval.payment.to_string()).await.map_err(|_| unknown())?;
+    Ok((approval, payment))
+}
+
 /// A payment of this very caller; a foreign one does not exist.
-async fn own_payment(gateway: &Gateway, caller: &Caller, id: &str) -> Result<PaymentView, Problem> {
+pub(super) async fn own_payment(gateway: &Gateway, caller: &Caller, id: &str) -> Result<PaymentView, Problem> {
     let unknown = || not_found("payment of yours with this id");
     let id: PaymentId = id.parse().map_err(|_| unknown())?;
     let principal = &caller.principal;

@@ -5,6 +5,7 @@ mod admin;
 pub(crate) mod after;
 mod agent;
 mod books;
+pub(crate) mod mcp;
 mod policies;
 mod server;
 mod shadows;

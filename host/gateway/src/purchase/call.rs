@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use countersign_core::id::PurchaseId;
+use countersign_core::id::{ApprovalId, PurchaseId};
 use countersign_core::ledger::Fingerprint;
 use countersign_core::money::Micros;
 use countersign_core::spend::Attribute;
@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
+use tokio::sync::watch;
 
 use crate::problem::{Code, Problem};
 
@@ -74,6 +75,8 @@ pub struct Call {
     pub claims: Vec<Attribute>,
     /// How long to hold the call open for an approval.
     pub wait_seconds: u32,
+    /// Told which approval the call has begun to wait for.
+    pub waits: Option<watch::Sender<Option<ApprovalId>>>,
 }
 
 impl Call {
@@ -104,7 +107,7 @@ impl Call {
             return Err(bad(format!("wait_seconds: at most {MAX_WAIT_SECONDS}")));
         }
         let claims = parse_claims(wire.purpose, wire.task, wire.claims.unwrap_or_default())?;
-        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds })
+        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds, waits: None })
     }
 
     /// Which request this is: method, URL and body. Headers and everything else are not compared.

@@ -29,7 +29,7 @@ use crate::problem::{Code, Problem};
 use crate::views;
 
 /// Most offers of one 402 that are judged.
-const MAX_CANDIDATES: usize = 4;
+pub(super) const MAX_CANDIDATES: usize = 4;
 
 /// A receipt that a readable chain does not bear out for this long is as good as none.
 const UNPROVEN_MS: u64 = 10_000;
@@ -62,15 +62,15 @@ pub(super) struct Ready {
 const TURN_MS: u64 = 1_000;
 
 /// One candidate, priced and described.
-struct Candidate {
-    priced: Priced,
-    facts: PaymentFacts,
-    request: SpendRequest,
+pub(super) struct Candidate {
+    pub(super) priced: Priced,
+    pub(super) facts: PaymentFacts,
+    pub(super) request: SpendRequest,
 }
 
 /// Why one candidate was not granted.
-struct Refused {
-    problem: Problem,
+pub(super) struct Refused {
+    pub(super) problem: Problem,
     record: DecisionRecord,
     facts: PaymentFacts,
 }
@@ -112,7 +112,12 @@ impl Purchase {
     }
 
     /// The offers this mandate's wallet could pay, cheapest first.
-    fn payable(&self, mandate: &MandateConfig, visit: &Visit, now: Timestamp) -> Result<Vec<Priced>, Problem> {
+    pub(super) fn payable(
+        &self,
+        mandate: &MandateConfig,
+        visit: &Visit,
+        now: Timestamp,
+    ) -> Result<Vec<Priced>, Problem> {
         let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
         let networks = wallet.map(|w| &w.networks);
         let mut skipped: Vec<String> =
@@ -225,7 +230,7 @@ impl Purchase {
     }
 
     /// Waits for its turn to be judged, and not for long: beyond what the engine can do, agents are told so.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let overloaded = || Problem::new(Code::Overloaded, "too many purchases are being judged; nothing was signed");
         tokio::select! {
             turn = self.gateway.judging.acquire() => turn.map_err(|_| overloaded()),
@@ -234,7 +239,7 @@ impl Purchase {
     }
 
     /// Freezes one offer into the question that policies are asked.
-    async fn describe(&self, mandate: &MandateConfig, priced: Priced) -> Result<Candidate, Problem> {
+    pub(super) async fn describe(&self, mandate: &MandateConfig, priced: Priced) -> Result<Candidate, Problem> {
         let (gateway, call, key) = (&self.gateway, &self.call, &self.gateway.key);
         let at = gateway.clock.now()?;
         let offer = &priced.offer;
@@ -336,7 +341,7 @@ impl Purchase {
     }
 
     /// Above the call's own ceiling: refused before anybody is asked.
-    fn too_dear(&self, candidate: &Candidate) -> Option<Refused> {
+    pub(super) fn too_dear(&self, candidate: &Candidate) -> Option<Refused> {
         let value = candidate.priced.value;
         let max = self.call.max_price.filter(|max| value > *max)?;
         let currency = &self.snapshot.config.gateway.currency;
@@ -346,7 +351,7 @@ impl Purchase {
     }
 
     /// A wallet that cannot pay is not asked to sign: nothing would move, and budget would be held.
-    async fn not_covered(
+    pub(super) async fn not_covered(
         &self,
         mandate: &MandateConfig,
         payer: Address,
@@ -387,7 +392,7 @@ impl Purchase {
     }
 
     /// Reasons as an agent may read them: codes always, a policy's own words only if configured.
-    fn tell(&self, reasons: &[Attributed]) -> Vec<serde_json::Value> {
+    pub(super) fn tell(&self, reasons: &[Attributed]) -> Vec<serde_json::Value> {
         let policies = &self.snapshot.config.policies;
         let told = reasons.iter().map(|r| {
             let own = policies.get(&r.policy).is_some_and(|p| p.tell_agent) || r.policy == HOST;
@@ -467,7 +472,7 @@ impl Purchase {
     }
 
     /// The host's own holds first, then what policies ask for.
-    fn place(
+    pub(super) fn place(
         &self,
         candidate: &Candidate,
         combined: &Combined,
@@ -598,7 +603,7 @@ impl Purchase {
     }
 
     /// Figures only for budgets of the caller's own session and agent.
-    fn budget_exceeded(&self, refused: &BudgetRefusal) -> Problem {
+    pub(super) fn budget_exceeded(&self, refused: &BudgetRefusal) -> Problem {
         let label = budget::label(&refused.owner, &refused.name);
         let own_agent = format!("agent/{}", self.principal().agent);
         let own_session = self.caller.session.map(|s| format!("session/{s}"));

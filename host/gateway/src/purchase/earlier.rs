@@ -1,10 +1,12 @@
 //! What an earlier attempt at the same purchase means for this call.
 
+use std::sync::Arc;
+
 use countersign_core::ledger::{Approval, ApprovalState, PaymentView, Transition};
 use countersign_core::payment::{Event, State};
 
 use super::Purchase;
-use super::answer::Reply;
+use super::answer::{Reply, deliver};
 use super::decide::Resumption;
 use super::present::unresolved;
 use crate::problem::{Code, Problem};
@@ -69,7 +71,11 @@ impl Purchase {
     async fn paid(&self, payment: PaymentView) -> Result<Earlier, Problem> {
         if let Some(answer) = self.gateway.ledger.answer(payment.id).await? {
             let currency = &self.snapshot.config.gateway.currency;
-            let reply = Reply::replayed(answer, &payment, currency)?;
+            let late = (!payment.delivered).then(|| answer.body.clone());
+            let mut reply = Reply::replayed(answer, &payment, currency)?;
+            if let Some(body) = late {
+                reply.body = deliver(Arc::clone(&self.gateway), payment.id, body);
+            }
             return Ok(Earlier::Answer(Box::new(reply)));
         }
         if !payment.delivered {
@@ -82,6 +88,9 @@ impl Purchase {
     pub(super) async fn wait_for(&self, approval: &Approval) -> Result<Option<Resumption>, Problem> {
         let start = self.gateway.clock.now()?;
         let patience = u64::from(self.call.wait_seconds).saturating_mul(1_000);
+        if let Some(waits) = &self.call.waits {
+            waits.send_replace(Some(approval.id));
+        }
         loop {
             let now = self.gateway.clock.now()?;
             if now.since(start) >= patience {

@@ -13,6 +13,7 @@ mod decide;
 mod earlier;
 mod fetch;
 mod present;
+mod quote;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use tracing::{Instrument, info_span};
 
 pub use answer::{Body, Reply, full};
 pub use call::{Call, MAX_BODY};
+pub use quote::quote;
 
 use crate::config::{Door, MandateConfig};
 use crate::identity::{self, Caller};

@@ -1,0 +1,110 @@
+//! `/mcp`: the agents' door for MCP clients, over streamable HTTP.
+//!
+//! Without MCP sessions: each POST carries its own token and is answered on its own, so there is no
+//! session id to steal, nothing to lose in a restart, and nothing that a client can leave behind. What a
+//! tool does is what the fetch API does; [`calls`] translates, the purchase flow decides.
+
+mod calls;
+mod catalog;
+pub(crate) mod tools;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ListToolsResult, PaginatedRequestParams, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Value, json as value};
+
+use super::{Answer, body, json};
+use crate::problem::Problem;
+use crate::state::Gateway;
+
+/// Answers one request of a caller whose token is good.
+///
+/// # Errors
+/// When its body does not arrive, or is larger than `limit` bytes.
+pub(super) async fn answer(
+    gateway: Arc<Gateway>,
+    token: Option<String>,
+    request: Request<Incoming>,
+    limit: usize,
+) -> Result<Answer, Problem> {
+    let mut head = Request::builder().method(request.method()).uri(request.uri()).body(()).unwrap_or_default();
+    head.headers_mut().clone_from(request.headers());
+    let bytes = body(&gateway, request, limit).await?;
+    if head.method() == http::Method::POST
+        && let Some((code, message)) = malformed(&bytes)
+    {
+        let error = value!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
+        return Ok(json(StatusCode::BAD_REQUEST, &error));
+    }
+    let config = transport(gateway.listeners[0]);
+    let door = move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone() });
+    let service = StreamableHttpService::new(door, Arc::new(NeverSessionManager::default()), config);
+    let mut response = service.handle(head.map(|()| Full::new(bytes))).await;
+    let source = http::HeaderValue::from_static("gateway");
+    response.headers_mut().insert(http::HeaderName::from_static("countersign-source"), source);
+    Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
+}
+
+/// What the transport checks beside the token. Nothing in a browser is meant to speak to this door:
+/// a request with an `Origin` is refused, and on loopback so is every `Host` but loopback, whatever a
+/// page's name resolves to. Elsewhere TLS says who was meant.
+fn transport(listen: std::net::SocketAddr) -> StreamableHttpServerConfig {
+    let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).enforce_origin_validation();
+    if listen.ip().is_loopback() { config } else { config.disable_allowed_hosts() }
+}
+
+/// Why bytes are no JSON-RPC message, with the code that JSON-RPC has for it.
+fn malformed(bytes: &Bytes) -> Option<(i32, &'static str)> {
+    match serde_json::from_slice::<Value>(bytes) {
+        Err(_) => Some((-32_700, "the body is not JSON")),
+        Ok(Value::Object(message)) if message.get("jsonrpc").is_some_and(|v| v == "2.0") => None,
+        Ok(_) => Some((-32_600, "the body is not one JSON-RPC 2.0 message")),
+    }
+}
+
+/// One caller's tools.
+struct Tools {
+    gateway: Arc<Gateway>,
+    token: Option<String>,
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        tools::info()
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools::all()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        tools::all().into_iter().find(|tool| tool.name == name)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let arguments = Value::Object(request.arguments.unwrap_or_default());
+        let caller = calls::Caller { gateway: &self.gateway, token: self.token.as_deref(), context: &context };
+        match Box::pin(caller.call(&request.name, arguments)).await {
+            Some(result) => Ok(result.map_or_else(|problem| tools::refused(problem.body()), tools::done).into()),
+            None => Err(ErrorData::invalid_params(format!("there is no tool `{}`", request.name), None)),
+        }
+    }
+}
