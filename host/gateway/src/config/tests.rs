@@ -31,10 +31,15 @@ anchor = "/mnt/other/anchor"
 [egress]
 allow-private = ["127.0.0.1:40201"]
 ports = [8443]
+roots = "roots.pem"
 
 [proxy]
 intercept = ["api.example.com"]
 max-replay-body = "1MiB"
+ca = "keys/ca.key"
+idle = "2m"
+longest = "1h"
+tunnels-per-agent = 8
 
 [responses]
 keep = "24h"
@@ -165,7 +170,10 @@ fn every_key_of_the_contract_is_read() {
     );
     assert!(config.egress.allows("127.0.0.1", "127.0.0.1".parse().unwrap(), 40201));
     assert!(config.proxy.intercepts("api.example.com", 443) && !config.proxy.intercepts("example.com", 443));
-    assert_eq!(config.proxy.max_replay_body, 1 << 20);
+    assert_eq!((config.proxy.max_replay_body, config.proxy.tunnels_per_agent), (1 << 20, 8));
+    assert_eq!((config.proxy.idle_ms, config.proxy.longest_ms), (120_000, 3_600_000));
+    assert_eq!(config.proxy.ca, Path::new("/srv/gateway/keys/ca.key"));
+    assert_eq!(config.egress.roots.as_deref(), Some(Path::new("/srv/gateway/roots.pem")));
     assert_eq!(config.responses, Responses { keep_ms: 86_400_000, max_bytes: 1 << 20 });
     assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600 });
     assert_eq!(config.limits, Limits::default());
@@ -580,6 +588,9 @@ fn edits_to_what_cannot_change_ask_for_a_restart() {
     // The folder for compiled policies is beside the ledger unless the file says otherwise.
     check("sqlite:countersign.db", "sqlite:/var/lib/other.db", &["ledger.url", "engine"]);
     check("[limits]", "[engine]\ninstances = 7\n[limits]", &["engine"]);
+    check("roots.pem", "other.pem", &["egress.roots"]);
+    check("keys/ca.key", "keys/other.key", &["proxy.ca"]);
+    check("idle = \"2m\"", "idle = \"3m\"", &[]);
     check("daily-limit = \"100.00\"", "daily-limit = \"200.00\"", &["wallet.research.daily-limit"]);
     check("{ env = \"WALLET_PASSPHRASE\" }", "{ env = \"RPC_URL\" }", &["wallet.research.passphrase"]);
     let another = "[wallet.b]\nkind='key'\nkey={env='RPC_URL'}\nnetworks=['eip155:1']\ndaily-limit='1'\n[agent.scout]";

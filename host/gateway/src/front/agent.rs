@@ -73,7 +73,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
 }
 
 /// Who calls, and the generation that knows them: whatever is done for the caller is done under it.
-async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
+pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
     let snapshot = gateway.live.load_full();
     let now = gateway.clock.now()?;
     let caller = identity::agent(token, &snapshot.config, &*gateway.ledger, now).await?;

@@ -6,6 +6,7 @@ pub(crate) mod after;
 mod agent;
 mod books;
 mod policies;
+mod proxy;
 mod server;
 mod shadows;
 mod uses;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 pub use admin::Admin;
+pub use proxy::Tunnels;
 pub use server::{Acceptor, Door, serve};
 
 use crate::problem::{Code, Problem};
