@@ -48,7 +48,7 @@ fn what_is_not_intercepted_is_between_the_client_and_the_seller() {
 fn silence_ends_a_connection() {
     let place = echo();
     let till = Till::at(Peers::shared(), plain(), |config| {
-        config.allow_private(&place).set(&["proxy", "idle"], "300ms").set(&["proxy", "tunnels-per-agent"], 1)
+        config.allow_private(&place).set(&["proxy", "idle"], "2s").set(&["proxy", "tunnels-per-agent"], 1)
     });
     let (mut stream, granted) = connect(&till.gateway, &place, SCOUT_TOKEN);
     assert_eq!(granted.status, 200);
@@ -69,7 +69,7 @@ fn silence_ends_a_connection() {
 fn nothing_lasts_for_ever() {
     let place = echo();
     let till =
-        Till::at(Peers::shared(), plain(), |config| config.allow_private(&place).set(&["proxy", "longest"], "500ms"));
+        Till::at(Peers::shared(), plain(), |config| config.allow_private(&place).set(&["proxy", "longest"], "2s"));
     let (mut stream, granted) = connect(&till.gateway, &place, SCOUT_TOKEN);
     assert_eq!(granted.status, 200);
     let (mut echoed, mut count) = ([0; 1], 0_u64);

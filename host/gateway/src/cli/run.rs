@@ -87,8 +87,11 @@ pub(super) struct Run {
 }
 
 pub(super) fn run(args: &Run, environment: &Environment) -> Outcome {
-    // The command is of our user and could read it where we have it.
-    secrets::hide(&BTreeSet::from([OPERATOR_TOKEN.to_owned()]), environment)?;
+    // The command is of our user and could read them where we have them. Without a configuration here there are
+    // no secrets that it names.
+    let configured = inspect(&args.remote.listing.common).map(|config| config.secret_env).unwrap_or_default();
+    let ours = configured.into_iter().chain([OPERATOR_TOKEN.to_owned()]);
+    secrets::hide(&ours.collect::<BTreeSet<String>>(), environment)?;
     runtime()?.block_on(within_session(args, environment))
 }
 

@@ -93,9 +93,9 @@ pub(super) async fn open(gateway: &Arc<Gateway>, request: Request<Incoming>, nex
 /// Whether TLS to there is ours to terminate: because the file says so, or the caller's session.
 fn is_intercepted(config: &Config, caller: &Caller, target: &Target) -> bool {
     let (host, port) = (target.hostname(), target.port());
-    let own = caller.intercept.iter().filter_map(|text| HostPattern::parse(text));
     let default = Scheme::Https.default_port();
-    config.proxy.intercepts(host, port) || own.into_iter().any(|pattern| pattern.matches(host, port, default))
+    let mut own = caller.intercept.iter().filter_map(|text| HostPattern::parse(text));
+    config.proxy.intercepts(host, port) || own.any(|pattern| pattern.matches(host, port, default))
 }
 
 /// TLS as a seller. No certificate, no connection.

@@ -23,6 +23,8 @@ use crate::state::Gateway;
 
 /// Requests of one HTTP/2 connection at a time.
 const STREAMS: u32 = 64;
+/// How long a client that was told to leave may do nothing, in milliseconds.
+const LEAVE_MS: u64 = 10_000;
 
 /// Serves the requests of a connection until it ends, is silent for too long or lasts too long. Each request is
 /// its agent's anew: a token that was taken back buys nothing more.
@@ -78,7 +80,7 @@ pub(super) async fn serve(
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = activity.ceases(clock, limits.idle_ms) => Ok(()),
+                    () = activity.ceases(clock, limits.idle_ms.min(LEAVE_MS)) => Ok(()),
                 }
             }
         }
@@ -95,7 +97,7 @@ pub(super) async fn serve(
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = activity.ceases(clock, limits.idle_ms) => Ok(()),
+                    () = activity.ceases(clock, limits.idle_ms.min(LEAVE_MS)) => Ok(()),
                 }
             }
         }

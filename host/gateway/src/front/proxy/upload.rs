@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::oneshot;
 
 use super::bad;
@@ -63,33 +63,37 @@ pub(super) fn pump(gateway: &Arc<Gateway>, body: Partly, longest: u64) -> (Body,
     let (done, uploaded) = oneshot::channel();
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
-        tokio::select! {
-            () = carry(&gateway, body, sender) => {}
-            () = gateway.clock.sleep(longest) => {}
+        let mut sender = sender;
+        let carried = tokio::select! {
+            carried = carry(&gateway, body, &mut sender) => carried,
+            () = gateway.clock.sleep(longest) => Err(CallError::Broken("the upload lasted too long".to_owned())),
+        };
+        // Only dropping the sender would look like the end of the upload.
+        if let Err(error) = carried {
+            sender.abort(error);
         }
         drop(done);
     });
     (channel.boxed_unsync(), uploaded)
 }
 
-async fn carry(gateway: &Gateway, body: Partly, mut sender: Sender<Bytes, CallError>) {
-    let dialer = &gateway.dialer;
+async fn carry(gateway: &Gateway, body: Partly, sender: &mut Sender<Bytes, CallError>) -> Result<(), CallError> {
     let Partly { read, mut rest } = body;
     for data in read {
-        if !matches!(dialer.moving(sender.send_data(data)).await, Some(Ok(()))) {
-            return sender.abort(CallError::Broken("the seller does not take the upload".to_owned()));
+        pass_on(gateway, data, sender).await?;
+    }
+    while let Some(frame) = gateway.dialer.next_frame(&mut rest).await? {
+        // Trailers do not pass.
+        if let Ok(data) = frame.into_data() {
+            pass_on(gateway, data, sender).await?;
         }
     }
-    loop {
-        match dialer.next_frame(&mut rest).await.map(|frame| frame.map(Frame::into_data)) {
-            Ok(Some(Ok(data))) => {
-                if !matches!(dialer.moving(sender.send_data(data)).await, Some(Ok(()))) {
-                    return sender.abort(CallError::Broken("the seller does not take the upload".to_owned()));
-                }
-            }
-            Ok(Some(Err(_trailers))) => {}
-            Ok(None) => return,
-            Err(error) => return sender.abort(error),
-        }
+    Ok(())
+}
+
+async fn pass_on(gateway: &Gateway, data: Bytes, sender: &mut Sender<Bytes, CallError>) -> Result<(), CallError> {
+    match gateway.dialer.moving(sender.send_data(data)).await {
+        Some(Ok(())) => Ok(()),
+        _ => Err(CallError::Broken("the seller does not take the upload".to_owned())),
     }
 }
