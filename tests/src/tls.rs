@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// Under what name sellers are certified: the one that every machine resolves to itself.
 pub const NAME: &str = "localhost";
@@ -67,7 +67,10 @@ impl Front {
     pub fn before(upstream: &str, roots: &Roots) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let tls = roots.leaves.server(&Host::Name(NAME.to_owned()), now(), [2; 16]).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::clone(&tls));
+        let mut tls = ServerConfig::clone(&tls);
+        // What is behind it speaks nothing else.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
         let upstream = upstream.to_owned();

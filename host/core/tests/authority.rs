@@ -41,7 +41,7 @@ fn authorities_are_read_strictly() {
         ("127.1:443", WebError::Ipv4Spelling),
         ("0x7f.0.0.1:443", WebError::Ipv4Spelling),
         ("2130706433:443", WebError::Ipv4Spelling),
-        ("[::1:443", WebError::Port),
+        ("[::1:443", WebError::Host),
         ("[fe80::1%25eth0]:443", WebError::Host),
     ] {
         check(text, Err(error));

@@ -1,7 +1,7 @@
 //! Connections that are carried unread.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use countersign_tests::config::SCOUT_TOKEN;
 use countersign_tests::peers::{Peers, authority};
@@ -10,6 +10,15 @@ use countersign_tests::till::{Till, plain, text};
 use serde_json::json;
 
 use crate::support::{connect, echo, run, shop, till};
+
+/// What comes before the gateway ends a connection; silence that is not its end is a failure.
+fn until_its_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut heard) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    heard
+}
 
 #[test]
 fn bytes_pass_and_a_side_that_is_done_still_listens() {
@@ -53,10 +62,7 @@ fn silence_ends_a_connection() {
     let (mut stream, granted) = connect(&till.gateway, &place, SCOUT_TOKEN);
     assert_eq!(granted.status, 200);
     stream.write_all(b"hello").unwrap();
-    let mut heard = Vec::new();
-    // Ends although neither side has: the echo would wait for more.
-    let _reset = stream.read_to_end(&mut heard);
-    assert_eq!(heard, b"hello");
+    assert_eq!(until_its_end(&mut stream), b"hello", "neither side has ended: the echo would wait for more");
     // Its place is free again as soon as it is over.
     let again = countersign_tests::wait_for(std::time::Duration::from_secs(20), || {
         let (stream, granted) = connect(&till.gateway, &place, SCOUT_TOKEN);
@@ -73,6 +79,7 @@ fn nothing_lasts_for_ever() {
     let (mut stream, granted) = connect(&till.gateway, &place, SCOUT_TOKEN);
     assert_eq!(granted.status, 200);
     let (mut echoed, mut count) = ([0; 1], 0_u64);
+    // Never silent: only its age can end it.
     while stream.write_all(b"x").is_ok() && stream.read_exact(&mut echoed).is_ok() {
         count += 1;
     }
@@ -102,9 +109,7 @@ fn who_may_no_longer_buy_has_no_connection_either() {
     let (mut stream, granted) = connect(&till.gateway, &place, text(&opened, "/token"));
     assert_eq!(granted.status, 200);
     assert_eq!(operator.delete(&format!("/v1/sessions/{}", text(&opened, "/id"))).status, 200);
-    let mut heard = Vec::new();
-    let _reset = stream.read_to_end(&mut heard);
-    assert_eq!(heard, b"", "ended by the gateway: the echo waits for us");
+    assert_eq!(until_its_end(&mut stream), b"", "ended by the gateway: the echo waits for us");
 }
 
 #[test]
