@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), key, "nobody's key is overwritten");
         let again = Vouch::new(path.clone());
         assert_eq!(again.leaves().unwrap().authority().key_pem(), key);
-        assert!(!format!("{vouch:?}").contains(&key[40..80]), "{vouch:?}");
+        assert!(!format!("{vouch:?}").contains(key.lines().nth(1).unwrap()), "{vouch:?}");
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(Vouch::new(path.clone()).leaves().unwrap_err().to_string().contains("other users can read it"));
