@@ -692,3 +692,25 @@ fn rule_15_what_the_operator_knows_about_vendors_is_read_strictly() {
     let said = refused("hosts", "hosts = [\"*\"]\nfacts = {}");
     assert!(said.contains("is not a host pattern"), "{said}");
 }
+
+#[test]
+fn the_proxys_bounds_are_bounds() {
+    let config = parse("").unwrap();
+    let defaults = (config.proxy.max_replay_body, config.proxy.idle_ms, config.proxy.longest_ms);
+    assert_eq!(defaults, (1 << 20, 300_000, 43_200_000));
+    assert_eq!(config.proxy.tunnels_per_agent, 64);
+    assert_eq!(config.proxy.ca, Path::new("/srv/gateway/countersign.db.ca-key"), "beside the ledger");
+    assert!(config.egress.roots.is_none() && config.proxy.intercept.is_empty());
+    for (from, to, what) in [
+        ("idle = \"2m\"", "idle = \"0\"", "proxy.idle: expected a time of at most 7 days"),
+        ("longest = \"1h\"", "longest = \"8d\"", "proxy.longest: expected a time of at most 7 days"),
+        ("tunnels-per-agent = 8", "tunnels-per-agent = 0", "proxy.tunnels-per-agent: "),
+        ("max-replay-body = \"1MiB\"", "max-replay-body = \"1GiB\"", "proxy.max-replay-body: "),
+        ("[\"api.example.com\"]", "[\"*\"]", "proxy.intercept[0]: \"*\" is not a host pattern"),
+        ("ca = \"keys/ca.key\"", "ca = 1", "proxy.ca: "),
+        ("roots = \"roots.pem\"", "roots = []", "egress.roots: "),
+    ] {
+        let said = told(edited(from, to));
+        assert!(said.contains(what), "{to}: {said}");
+    }
+}
