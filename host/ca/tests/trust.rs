@@ -1,4 +1,5 @@
 //! Whom clients that trust the authority believe, as a client sees it: real handshakes in memory.
+#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use std::sync::Arc;
 
