@@ -40,6 +40,7 @@ pub mod purse;
 pub mod refusal;
 pub mod stub;
 pub mod till;
+pub mod tls;
 pub mod world;
 
 use std::time::{Duration, Instant};

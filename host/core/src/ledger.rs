@@ -800,6 +800,9 @@ pub struct Session {
     pub project: Option<String>,
     /// The task.
     pub task: Option<String>,
+    /// Hosts whose TLS the forward proxy terminates for it, besides the configured ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intercept: Vec<String>,
     /// The most it may spend.
     pub limit: Micros,
     /// The most payments it may make.

@@ -152,6 +152,21 @@ impl Target {
         })
     }
 
+    /// Reads what a `CONNECT` asks for: `host:port`, both written out, and nothing else. What is spoken
+    /// there is taken to be TLS.
+    ///
+    /// # Errors
+    /// See [`WebError`].
+    pub fn connect(authority: &str) -> Result<Self, WebError> {
+        // Only an authority: what would end one, or begin something else, is no host.
+        if authority.contains(['/', '?', '#']) {
+            return Err(WebError::Host);
+        }
+        let target = Self::parse(&format!("https://{authority}/"))?;
+        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        if port.is_some_and(|port| port.parse() == Ok(target.port)) { Ok(target) } else { Err(WebError::Port) }
+    }
+
     /// `http` or `https`.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
@@ -383,6 +398,12 @@ const MASQUERADE: [&str; 17] = [
     "x-real-ip",
     "x-rewrite-url",
 ];
+
+/// Whether a header belongs to one connection, not to the message.
+#[must_use]
+pub fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name.to_ascii_lowercase().as_str())
+}
 
 fn ours(name: &str) -> bool {
     name.starts_with("countersign-") || name.starts_with("proxy-")

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use countersign_core::seams::Clock;
 use countersign_core::web::egress::is_global;
 use countersign_core::web::{Scheme, Target};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -63,10 +65,31 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+/// A body on its way.
+pub type Body = UnsyncBoxBody<Bytes, CallError>;
+
 /// TLS towards others: Mozilla's roots, HTTP/1.1, no client certificate.
 #[must_use]
 pub fn tls() -> TlsConnector {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    connector(rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+}
+
+/// As [`tls`], believing the certificates in a PEM file, too.
+///
+/// # Errors
+/// When the file cannot be read, or one of them cannot be believed.
+pub fn tls_believing(file: &Path) -> Result<TlsConnector, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let fail = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
+        roots.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
+    }
+    Ok(connector(roots))
+}
+
+fn connector(roots: rustls::RootCertStore) -> TlsConnector {
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     TlsConnector::from(Arc::new(config))
@@ -115,7 +138,7 @@ impl Route {
 
 /// An open connection to a seller.
 pub struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Body>,
 }
 
 impl Dialer {
@@ -202,6 +225,20 @@ impl Dialer {
         Ok(handshake(self.tls.connect(name, stream).await?).await?)
     }
 
+    /// A connection to the resolved address that carries whatever is spoken there.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`].
+    pub async fn tunnel(&self, route: &Route) -> Result<TcpStream, CallError> {
+        let name = route.target.hostname();
+        let connected = self.within(self.patience.connect_ms, TcpStream::connect(route.address)).await;
+        let stream = connected
+            .ok_or_else(|| CallError::Unreachable(format!("{name} does not accept a connection in time")))?
+            .map_err(|e| CallError::Unreachable(format!("{name}: {e}")))?;
+        stream.set_nodelay(true).map_err(|e| CallError::Unreachable(format!("{name}: {e}")))?;
+        Ok(stream)
+    }
+
     /// Sends one request and waits for the head of the answer.
     ///
     /// # Errors
@@ -209,12 +246,35 @@ impl Dialer {
     pub async fn send(
         &self,
         connection: &mut Connection,
-        request: Request<Full<Bytes>>,
+        request: Request<Body>,
     ) -> Result<Response<Incoming>, CallError> {
-        let answer = self.within(self.patience.head_ms, connection.sender.send_request(request)).await;
-        answer
-            .ok_or_else(|| CallError::Broken(format!("no answer within {} ms", self.patience.head_ms)))?
-            .map_err(|e| CallError::Broken(describe(&e)))
+        self.send_while(connection, request, std::future::ready(())).await
+    }
+
+    /// As [`Self::send`], for a body that takes its time: the answer is waited for from when `uploaded` is.
+    ///
+    /// # Errors
+    /// As for [`Self::send`].
+    pub async fn send_while(
+        &self,
+        connection: &mut Connection,
+        request: Request<Body>,
+        uploaded: impl Future<Output = ()>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let patience = async {
+            uploaded.await;
+            self.clock.sleep(self.patience.head_ms).await;
+        };
+        tokio::select! {
+            biased;
+            answer = connection.sender.send_request(request) => answer.map_err(|e| CallError::Broken(describe(&e))),
+            () = patience => Err(CallError::Broken(format!("no answer within {} ms", self.patience.head_ms))),
+        }
+    }
+
+    /// Waits for something that must move on, within the patience for a piece of a body; none: it did not.
+    pub async fn moving<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.within(self.patience.idle_ms, future).await
     }
 
     /// The next piece of a body, within the patience for it.
@@ -321,7 +381,7 @@ mod tests {
         let target = Target::parse(&format!("http://{address}/")).unwrap();
         let route = Route { target, address, listed: true };
         let mut connection = dialer.connect(&route).await.unwrap();
-        let mut answer = dialer.send(&mut connection, Request::new(Full::default())).await.unwrap();
+        let mut answer = dialer.send(&mut connection, Request::new(Body::default())).await.unwrap();
         let read = dialer.read(answer.body_mut(), 1 << 20).await;
         assert!(matches!(&read, Err(CallError::Broken(why)) if why.contains("in time")), "{read:?}");
     }

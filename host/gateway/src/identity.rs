@@ -19,6 +19,8 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// What the session may spend.
     pub bounds: Option<Bounds>,
+    /// Hosts whose TLS the forward proxy terminates for the session, as patterns.
+    pub intercept: Vec<String>,
     /// Digest of the token, to look again after a wait.
     token_sha256: String,
 }
@@ -76,7 +78,7 @@ pub async fn again(caller: &Caller, config: &Config, ledger: &dyn Ledger, now: T
 async fn by_digest(digest: String, config: &Config, ledger: &dyn Ledger, now: Timestamp) -> Result<Caller, Problem> {
     if let Some((name, _)) = config.agents.iter().find(|(_, a)| a.token_sha256 == digest) {
         let principal = principal(config, name).ok_or_else(unauthenticated)?;
-        return Ok(Caller { principal, session: None, bounds: None, token_sha256: digest });
+        return Ok(Caller { principal, session: None, bounds: None, intercept: Vec::new(), token_sha256: digest });
     }
     let session = ledger.session_by_token(digest.clone()).await?.ok_or_else(unauthenticated)?;
     // An agent removed from the configuration takes its sessions with it.
@@ -90,7 +92,8 @@ async fn by_digest(digest: String, config: &Config, ledger: &dyn Ledger, now: Ti
     principal.project = session.project;
     principal.task = session.task;
     let bounds = Bounds { session: session.id, limit: session.limit, max_payments: session.max_payments };
-    Ok(Caller { principal, session: Some(session.id), bounds: Some(bounds), token_sha256: digest })
+    let intercept = session.intercept;
+    Ok(Caller { principal, session: Some(session.id), bounds: Some(bounds), intercept, token_sha256: digest })
 }
 
 fn principal(config: &Config, name: &str) -> Option<Principal> {

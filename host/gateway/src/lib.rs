@@ -29,5 +29,6 @@ pub mod state;
 pub mod stops;
 pub mod store;
 pub mod views;
+pub mod vouch;
 pub mod wallet;
 pub mod watch;

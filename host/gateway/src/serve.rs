@@ -17,15 +17,16 @@ use tokio_rustls::TlsAcceptor;
 use crate::chain::Chains;
 use crate::clock::{SteadyClock, SystemClock, random};
 use crate::config::{self, Config, Environment};
-use crate::egress::{Dialer, Patience, tls};
+use crate::egress::{Dialer, Patience, tls, tls_believing};
 use crate::flights::Flights;
-use crate::front::{Acceptor, Admin, Door, serve};
+use crate::front::{Acceptor, Admin, Door, Tunnels, serve};
 use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::reload::{FirstStart, Reloader};
 use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
+use crate::vouch::Vouch;
 use crate::{reconcile, reload, store, wallet, watch as watching};
 
 /// How often lapsed approvals are looked for, in milliseconds.
@@ -136,9 +137,12 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let tls = tls();
     let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock)));
     chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
-    let dialer = Dialer::new(Arc::clone(&clock), tls, patience);
+    let roots = snapshot.config.egress.roots.as_deref();
+    let sellers = roots.map(tls_believing).transpose().map_err(|e| fail("egress.roots")(&e))?.unwrap_or(tls);
+    let dialer = Dialer::new(Arc::clone(&clock), sellers, patience);
     let own: Vec<_> = chains.addresses().await.into_iter().chain([agent, admin]).collect();
     dialer.set_own(own);
+    let ca = Vouch::new(snapshot.config.proxy.ca.clone());
     let gateway = Arc::new(Gateway {
         clock: Arc::clone(&clock),
         ledger,
@@ -154,6 +158,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         staging: Arc::new(Semaphore::new(STAGING)),
         shadows: Shadows::start(Arc::clone(&engine)).map_err(|e| fail("shadows")(&e))?,
         rate: RateLimiter::default(),
+        vouch: ca,
+        tunnels: Tunnels::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
     });

@@ -15,10 +15,12 @@ use crate::chain::Chains;
 use crate::config::Config;
 use crate::egress::Dialer;
 use crate::flights::Flights;
+use crate::front::Tunnels;
 use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::shadow::Shadows;
 use crate::stops::Stops;
+use crate::vouch::Vouch;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
 pub struct Snapshot {
@@ -73,6 +75,10 @@ pub struct Gateway {
     pub shadows: Shadows,
     /// Decisions per minute.
     pub rate: RateLimiter,
+    /// Who vouches for intercepted hosts.
+    pub vouch: Vouch,
+    /// Connections through the proxy.
+    pub tunnels: Tunnels,
     /// Where this gateway listens; no purchase may go there.
     pub listeners: [std::net::SocketAddr; 2],
     /// Where people reach this gateway, for links: `http://127.0.0.1:8402`.

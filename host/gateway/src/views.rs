@@ -297,6 +297,7 @@ pub fn session(session: &Session, config: &Config) -> Value {
         "client": session.client,
         "project": session.project,
         "task": session.task,
+        "intercept": session.intercept,
         "limit": session.limit.to_string(),
         "currency": config.gateway.currency,
         "max_payments": session.max_payments,

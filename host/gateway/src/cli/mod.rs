@@ -2,6 +2,7 @@
 
 mod admin;
 mod approvals;
+mod ca;
 mod explain;
 mod ledger;
 mod listing;
@@ -9,6 +10,7 @@ mod logging;
 mod mcp;
 mod payments;
 mod policy;
+mod run;
 mod secrets;
 
 use std::fmt;
@@ -47,6 +49,10 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: std::net::SocketAddr,
     },
+    /// Run a command behind the forward proxy, in a session of its own that is closed when it ends.
+    Run(run::Run),
+    /// Print the certificate that clients of the forward proxy must trust for intercepted hosts.
+    Ca(ca::Ca),
     /// Payments in the ledger.
     #[command(subcommand)]
     Payments(payments::Payments),
@@ -165,7 +171,7 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Serve(args) => {
             let config = reload::load(&args.common.config, &environment)?;
-            secrets::hide(&config, &environment)?;
+            secrets::hide(&config.secret_env, &environment)?;
             logging::start(args.log)?;
             runtime()?.block_on(serve::run(config, environment))?;
             Ok(())
@@ -177,6 +183,8 @@ fn run(command: Command) -> Outcome {
             }
             Err(Failure::new("the demo did not end as it must; see the table above"))
         }
+        Command::Run(command) => run::run(&command, &environment),
+        Command::Ca(command) => ca::run(&command),
         Command::Payments(command) => runtime()?.block_on(payments::run(command, &environment)),
         Command::Ledger(command) => runtime()?.block_on(ledger::run(command)),
         Command::Approvals(command) => runtime()?.block_on(approvals::run(command, &environment)),
@@ -205,9 +213,12 @@ fn inspect(common: &Common) -> Result<Config, ConfigError> {
     Config::inspect(&common.config)
 }
 
+/// Where the operator's token comes from.
+const OPERATOR_TOKEN: &str = "COUNTERSIGN_OPERATOR_TOKEN";
+
 /// The operator's token.
 fn operator_token(environment: &Environment) -> Result<String, Failure> {
-    environment.get("COUNTERSIGN_OPERATOR_TOKEN").map(str::to_owned).ok_or_else(|| {
+    environment.get(OPERATOR_TOKEN).map(str::to_owned).ok_or_else(|| {
         Failure::new("this needs an operator's token")
             .hint("set COUNTERSIGN_OPERATOR_TOKEN to the token that `countersign init` printed")
     })

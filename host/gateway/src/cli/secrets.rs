@@ -2,7 +2,7 @@
 //! configured secrets: what `/proc/PID/environ` shows and what a child inherits cannot be taken back
 //! in any other way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -12,7 +12,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Failure;
-use crate::config::{Config, Environment};
+use crate::config::Environment;
 
 /// Names the pipe that carries the secrets across the change of image.
 const HANDOVER: &str = "COUNTERSIGN_SECRETS_FD";
@@ -32,10 +32,9 @@ pub(super) fn environment() -> Result<Environment, Failure> {
     Ok(environment.with(secrets))
 }
 
-/// Starts over without the configured secrets in the environment, if any are there.
-pub(super) fn hide(config: &Config, environment: &Environment) -> Result<(), Failure> {
-    let exposed: BTreeMap<&str, &str> = config
-        .secret_env
+/// Starts over without these secrets in the environment, if any are there.
+pub(super) fn hide(secrets: &BTreeSet<String>, environment: &Environment) -> Result<(), Failure> {
+    let exposed: BTreeMap<&str, &str> = secrets
         .iter()
         .filter(|name| std::env::var_os(name).is_some())
         .filter_map(|name| Some((name.as_str(), environment.get(name)?)))

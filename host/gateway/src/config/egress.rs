@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::reader::{Item, Read, Table};
 
@@ -13,6 +14,8 @@ pub struct Egress {
     pub allow_private: Vec<Allowed>,
     /// Ports that may be reached besides 80 and 443, at any allowed address.
     pub ports: Vec<u16>,
+    /// Certificates in PEM that sellers' are believed by, besides Mozilla's.
+    pub roots: Option<PathBuf>,
 }
 
 impl Egress {
@@ -26,6 +29,7 @@ impl Egress {
             let port = |item: &Item<'_>| item.integer(1..=65_535).map(|n| u16::try_from(n).unwrap_or(u16::MAX));
             egress.ports = item.list()?.iter().map(port).collect::<Read<_>>()?;
         }
+        egress.roots = table.take("roots").map(|item| item.path()).transpose()?;
         Ok(egress)
     }
 
@@ -59,7 +63,7 @@ impl Egress {
             }
         }
         let ports = self.ports.iter().copied().filter(|port| other.ports.contains(port)).collect();
-        Self { allow_private, ports }
+        Self { allow_private, ports, roots: self.roots.clone() }
     }
 }
 
@@ -291,7 +295,7 @@ mod tests {
 
     fn egress(entries: &[&str], ports: &[u16]) -> Egress {
         let allow_private = entries.iter().map(|e| Allowed::parse(e).unwrap()).collect();
-        Egress { allow_private, ports: ports.to_vec() }
+        Egress { allow_private, ports: ports.to_vec(), roots: None }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod mandates;
 pub mod names;
 pub mod permissions;
 mod policies;
+mod proxy;
 mod reader;
 mod reload;
 mod sections;
@@ -39,7 +40,8 @@ pub use error::ConfigError;
 pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
-pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Proxy, Responses, Store, Tls};
+pub use proxy::Proxy;
+pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Responses, Store, Tls};
 pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};
 
@@ -163,8 +165,8 @@ impl Config {
         let gateway = Gateway::read(section("gateway", &["listen", "admin", "currency", "tls", "admin-hosts"])?)?;
         let ledger = Ledger::read(section("ledger", Ledger::KEYS)?, base)?;
         let engine = EngineSection::read(section("engine", EngineSection::KEYS)?, &ledger)?;
-        let egress = Egress::read(section("egress", &["allow-private", "ports"])?)?;
-        let proxy = Proxy::read(section("proxy", &["intercept", "max-replay-body"])?)?;
+        let egress = Egress::read(section("egress", &["allow-private", "ports", "roots"])?)?;
+        let proxy = Proxy::read(section("proxy", Proxy::KEYS)?, &ledger)?;
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
         let approvals = Approvals::read(section("approvals", &["quorum", "expires-in-seconds"])?)?;
         let limits = Limits::read(section("limits", Limits::KEYS)?)?;
@@ -249,10 +251,12 @@ impl Config {
         }
         let Store::Sqlite { path } = &self.ledger.store;
         check("ledger.url".to_owned(), path, Kind::Ledger)?;
-        // Made at the first start.
-        for (key, path) in
-            [("ledger.log-key", Some(&self.ledger.log_key)), ("ledger.anchor", self.ledger.anchor.as_ref())]
-        {
+        // Made when they are first needed.
+        for (key, path) in [
+            ("ledger.log-key", Some(&self.ledger.log_key)),
+            ("ledger.anchor", self.ledger.anchor.as_ref()),
+            ("proxy.ca", Some(&self.proxy.ca)),
+        ] {
             if let Some(path) = path.filter(|path| path.exists()) {
                 check(key.to_owned(), path, Kind::Secret)?;
             }
@@ -261,6 +265,9 @@ impl Config {
             if let WalletKind::Keystore { path, .. } = &wallet.kind {
                 check(reader::join(&reader::join("wallet", name), "path"), path, Kind::Wallet)?;
             }
+        }
+        if let Some(roots) = &self.egress.roots {
+            check("egress.roots".to_owned(), roots, Kind::Config)?;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ impl Config {
             ("ledger.log-key", self.ledger.log_key != new.ledger.log_key),
             ("ledger.anchor", self.ledger.anchor != new.ledger.anchor),
             ("engine", self.engine != new.engine),
+            ("egress.roots", self.egress.roots != new.egress.roots),
+            ("proxy.ca", self.proxy.ca != new.proxy.ca),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);
         let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The small sections: gateway, ledger, proxy, responses, approvals, limits, networks.
+//! The small sections: gateway, ledger, responses, approvals, limits, networks.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::egress::HostPattern;
 use super::reader::{Item, Read, Table};
 
 /// Most bytes of one body that are ever kept in memory or in the store.
-const MAX_BODY: u64 = 64 << 20;
+pub(super) const MAX_BODY: u64 = 64 << 20;
 
 /// `[gateway]`: where agents and operators connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,35 +169,6 @@ impl Store {
                 Err(item.error("not a ledger").hint("write \"sqlite:\" and a path, such as \"sqlite:countersign.db\""))
             }
         }
-    }
-}
-
-/// `[proxy]`: the forward proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    /// Hosts whose TLS is terminated; all others are tunnelled blindly.
-    pub intercept: Vec<HostPattern>,
-    /// Largest upload that is kept for sending again with a payment, in bytes.
-    pub max_replay_body: u64,
-}
-
-impl Proxy {
-    pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
-        let mut proxy = Self { intercept: Vec::new(), max_replay_body: 1 << 20 };
-        let Some(mut table) = table else { return Ok(proxy) };
-        if let Some(item) = table.take("intercept") {
-            proxy.intercept = item.list()?.iter().map(HostPattern::read).collect::<Read<_>>()?;
-        }
-        if let Some(item) = table.take("max-replay-body") {
-            proxy.max_replay_body = item.bytes(0..=MAX_BODY)?;
-        }
-        Ok(proxy)
-    }
-
-    /// Whether TLS to this host and port is terminated.
-    #[must_use]
-    pub fn intercepts(&self, host: &str, port: u16) -> bool {
-        self.intercept.iter().any(|pattern| pattern.matches(host, port, 443))
     }
 }
 

@@ -31,10 +31,15 @@ anchor = "/mnt/other/anchor"
 [egress]
 allow-private = ["127.0.0.1:40201"]
 ports = [8443]
+roots = "roots.pem"
 
 [proxy]
 intercept = ["api.example.com"]
 max-replay-body = "1MiB"
+ca = "keys/ca.key"
+idle = "2m"
+longest = "1h"
+tunnels-per-agent = 8
 
 [responses]
 keep = "24h"
@@ -165,7 +170,10 @@ fn every_key_of_the_contract_is_read() {
     );
     assert!(config.egress.allows("127.0.0.1", "127.0.0.1".parse().unwrap(), 40201));
     assert!(config.proxy.intercepts("api.example.com", 443) && !config.proxy.intercepts("example.com", 443));
-    assert_eq!(config.proxy.max_replay_body, 1 << 20);
+    assert_eq!((config.proxy.max_replay_body, config.proxy.tunnels_per_agent), (1 << 20, 8));
+    assert_eq!((config.proxy.idle_ms, config.proxy.longest_ms), (120_000, 3_600_000));
+    assert_eq!(config.proxy.ca, Path::new("/srv/gateway/keys/ca.key"));
+    assert_eq!(config.egress.roots.as_deref(), Some(Path::new("/srv/gateway/roots.pem")));
     assert_eq!(config.responses, Responses { keep_ms: 86_400_000, max_bytes: 1 << 20 });
     assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600 });
     assert_eq!(config.limits, Limits::default());
@@ -247,7 +255,7 @@ fn mistakes_say_what_where_and_what_to_do() {
     assert_eq!(error.line, line_of("daily-limit"));
     assert_eq!(
         error.to_string(),
-        "/srv/gateway/countersign.toml:53:3\n  \
+        "/srv/gateway/countersign.toml:58:3\n  \
          wallet.research.daily-limt: there is no key `daily-limt` in [wallet.research]\n  \
          hint: did you mean `daily-limit`?"
     );
@@ -580,6 +588,9 @@ fn edits_to_what_cannot_change_ask_for_a_restart() {
     // The folder for compiled policies is beside the ledger unless the file says otherwise.
     check("sqlite:countersign.db", "sqlite:/var/lib/other.db", &["ledger.url", "engine"]);
     check("[limits]", "[engine]\ninstances = 7\n[limits]", &["engine"]);
+    check("roots.pem", "other.pem", &["egress.roots"]);
+    check("keys/ca.key", "keys/other.key", &["proxy.ca"]);
+    check("idle = \"2m\"", "idle = \"3m\"", &[]);
     check("daily-limit = \"100.00\"", "daily-limit = \"200.00\"", &["wallet.research.daily-limit"]);
     check("{ env = \"WALLET_PASSPHRASE\" }", "{ env = \"RPC_URL\" }", &["wallet.research.passphrase"]);
     let another = "[wallet.b]\nkind='key'\nkey={env='RPC_URL'}\nnetworks=['eip155:1']\ndaily-limit='1'\n[agent.scout]";
@@ -680,4 +691,26 @@ fn rule_15_what_the_operator_knows_about_vendors_is_read_strictly() {
     }
     let said = refused("hosts", "hosts = [\"*\"]\nfacts = {}");
     assert!(said.contains("is not a host pattern"), "{said}");
+}
+
+#[test]
+fn the_proxys_bounds_are_bounds() {
+    let config = parse("").unwrap();
+    let defaults = (config.proxy.max_replay_body, config.proxy.idle_ms, config.proxy.longest_ms);
+    assert_eq!(defaults, (1 << 20, 300_000, 43_200_000));
+    assert_eq!(config.proxy.tunnels_per_agent, 64);
+    assert_eq!(config.proxy.ca, Path::new("/srv/gateway/countersign.db.ca-key"), "beside the ledger");
+    assert!(config.egress.roots.is_none() && config.proxy.intercept.is_empty());
+    for (from, to, what) in [
+        ("idle = \"2m\"", "idle = \"0\"", "proxy.idle: expected a time of at most 7 days"),
+        ("longest = \"1h\"", "longest = \"8d\"", "proxy.longest: expected a time of at most 7 days"),
+        ("tunnels-per-agent = 8", "tunnels-per-agent = 0", "proxy.tunnels-per-agent: "),
+        ("max-replay-body = \"1MiB\"", "max-replay-body = \"1GiB\"", "proxy.max-replay-body: "),
+        ("[\"api.example.com\"]", "[\"*\"]", "proxy.intercept[0]: \"*\" is not a host pattern"),
+        ("ca = \"keys/ca.key\"", "ca = 1", "proxy.ca: "),
+        ("roots = \"roots.pem\"", "roots = []", "egress.roots: "),
+    ] {
+        let said = told(edited(from, to));
+        assert!(said.contains(what), "{to}: {said}");
+    }
 }

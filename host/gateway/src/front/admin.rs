@@ -18,7 +18,7 @@ use super::{
     Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
 };
 use crate::clock::{SystemClock, random};
-use crate::config::{OperatorConfig, OperatorRole};
+use crate::config::{HostPattern, OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
 use crate::problem::{Code, Problem};
 use crate::reload::Reloader;
@@ -27,6 +27,8 @@ use crate::views::{self, Viewer};
 
 /// Largest body of an admin call, in bytes.
 const MAX_CALL: usize = 64 * 1024;
+/// Most hosts whose TLS is terminated for one session, besides the configured ones.
+const MAX_INTERCEPT: usize = 64;
 
 /// What the operators' door needs beside the gateway.
 #[derive(Clone)]
@@ -266,6 +268,8 @@ struct NewSession {
     client: Option<String>,
     project: Option<String>,
     task: Option<String>,
+    #[serde(default)]
+    intercept: Vec<String>,
     limit: String,
     max_payments: Option<u32>,
     expires_in: Option<u32>,
@@ -287,6 +291,12 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
             return Err(bad(format!("{field}: 1 to 64 of [a-z0-9._-]")));
         }
     }
+    if wanted.intercept.len() > MAX_INTERCEPT {
+        return Err(bad(format!("intercept: at most {MAX_INTERCEPT} hosts")));
+    }
+    if let Some(text) = wanted.intercept.iter().find(|text| HostPattern::parse(text).is_none()) {
+        return Err(bad(format!("intercept: {text:?} is not a host, such as api.example.com or *.example.com")));
+    }
     let limit = Micros::parse(&wanted.limit).map_err(|e| bad(format!("limit: {e}")))?;
     let expires_in = wanted.expires_in.unwrap_or(3_600);
     if !(1..=30 * 86_400).contains(&expires_in) {
@@ -303,6 +313,7 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
         client: wanted.client,
         project: wanted.project,
         task: wanted.task,
+        intercept: wanted.intercept,
         limit,
         max_payments: wanted.max_payments.unwrap_or(1_000),
         created_at: at,
@@ -310,10 +321,16 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
         closed_at: None,
         opened_by: operator.name.clone(),
     };
+    let own = session.intercept.iter().filter_map(|text| HostPattern::parse(text));
+    let hosts: Vec<HostPattern> = config.proxy.intercept.iter().cloned().chain(own).collect();
+    let trust = (!hosts.is_empty()).then(|| gateway.vouch.certificate(&hosts, u64::from(expires_in), &*gateway.clock));
+    let trust = trust.transpose().map_err(|e| Problem::new(Code::Conflict, e.to_string()))?;
     let mut view = views::session(&session, config);
     gateway.ledger.open_session(session).await?;
     if let Some(map) = view.as_object_mut() {
         map.insert("token".into(), token.into());
+        map.insert("proxy".into(), gateway.base_url.clone().into());
+        map.insert("ca".into(), trust.into());
     }
     Ok(json(StatusCode::CREATED, &view))
 }

@@ -7,6 +7,7 @@ mod agent;
 mod books;
 pub(crate) mod mcp;
 mod policies;
+mod proxy;
 mod server;
 mod shadows;
 mod uses;
@@ -19,6 +20,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 pub use admin::Admin;
+pub use proxy::Tunnels;
 pub use server::{Acceptor, Door, serve};
 
 use crate::problem::{Code, Problem};

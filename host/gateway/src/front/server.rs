@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Admin, Answer, admin, agent};
+use super::{Admin, Answer, admin, agent, proxy};
 use crate::state::Gateway;
 
 /// Connections served at the same time, per door.
@@ -23,7 +23,9 @@ const MAX_CONNECTIONS: usize = 4_096;
 /// Connections waiting to be accepted; the kernel may cap it.
 const BACKLOG: u32 = 4_096;
 /// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(20);
+pub(super) const HEAD: Duration = Duration::from_secs(20);
+/// Largest head of a request, in bytes.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// Which door a listener is.
 #[derive(Clone)]
@@ -35,8 +37,10 @@ pub enum Door {
 }
 
 impl Door {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    /// Answers a request; what comes after all requests is left in `next`.
+    async fn answer(self, request: Request<Incoming>, next: &proxy::Next) -> Answer {
         match self {
+            Self::Agent(gateway) if proxy::is_meant(&request) => proxy::handle(gateway, request, next).await,
             Self::Agent(gateway) => agent::handle(gateway, request).await,
             Self::Admin(admin) => admin::handle(admin, request).await,
         }
@@ -110,15 +114,17 @@ async fn connection<S>(stream: S, door: Door, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let door = door.clone();
-        async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+    let next = proxy::Next::default();
+    let service = service_fn(|request| {
+        let (door, next) = (door.clone(), next.clone());
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request, &next).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -128,7 +134,9 @@ where
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a client's connection ended");
+    match (ended, door) {
+        (Ok(()), Door::Agent(gateway)) => next.run(gateway, stop).await,
+        (Ok(()), Door::Admin(_)) => {}
+        (Err(error), _) => tracing::debug!(%error, "a client's connection ended"),
     }
 }

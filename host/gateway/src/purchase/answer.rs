@@ -7,18 +7,15 @@ use countersign_core::payment::State;
 use countersign_core::web::dropped_response_header;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::channel::{Channel, Sender};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{Instrument, info_span};
 
+pub use crate::egress::Body;
 use crate::egress::{CallError, Dialer};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
-
-/// A body on its way to an agent.
-pub type Body = UnsyncBoxBody<Bytes, CallError>;
 
 /// A body that is already here.
 #[must_use]

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use countersign_core::evm::Address;
 use countersign_core::web::Target;
 use countersign_core::x402::{Challenge, Offers, PaymentHeader};
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::answer::{Reply, filter_headers, stream};
+use super::answer::{Body, Reply, filter_headers, full, stream};
 use super::{Call, Purchase};
 use crate::egress::{CallError, Connection, Route};
 use crate::problem::{Code, Problem};
@@ -58,7 +56,7 @@ impl Purchase {
         self.gateway.dialer.route(target, egress).await.map_err(before_payment)
     }
 
-    fn free(&self, response: Response<Incoming>) -> Reply {
+    pub(super) fn free(&self, response: Response<Incoming>) -> Reply {
         let (head, body) = response.into_parts();
         let body = stream(Arc::clone(&self.gateway), body);
         Reply { status: head.status, headers: filter_headers(&head.headers), body }
@@ -87,16 +85,17 @@ impl Purchase {
 }
 
 /// The request as it is sent, with or without a payment.
-pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Request<Full<Bytes>>, String> {
-    let mut request = Request::new(Full::new(call.body.clone()));
+pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Request<Body>, String> {
+    let mut request = Request::new(full(call.body.clone()));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = call.target.path_and_query().parse().map_err(|_| "url: the path cannot be sent".to_owned())?;
     let headers = request.headers_mut();
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION"))));
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     for (name, value) in &call.headers {
-        headers.insert(name, value.clone());
+        headers.append(name, value.clone());
     }
+    let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
+    headers.entry(USER_AGENT).or_insert(agent);
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     let host =
         HeaderValue::from_str(&call.target.host_header()).map_err(|_| "url: the host cannot be sent".to_owned())?;
     headers.insert(HOST, host);
@@ -114,7 +113,7 @@ pub(super) fn header_pairs(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> 
     headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect()
 }
 
-fn before_payment(error: CallError) -> Problem {
+pub(crate) fn before_payment(error: CallError) -> Problem {
     let code = match &error {
         CallError::Forbidden(_) => Code::EgressForbidden,
         CallError::Unreachable(_) => Code::SellerUnreachable,

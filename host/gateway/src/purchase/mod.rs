@@ -12,6 +12,7 @@ mod call;
 mod decide;
 mod earlier;
 mod fetch;
+mod pass;
 mod present;
 mod quote;
 
@@ -27,9 +28,11 @@ use tracing::{Instrument, info_span};
 
 pub use answer::{Body, Reply, full};
 pub use call::{Call, MAX_BODY};
+pub(crate) use fetch::before_payment;
+pub use pass::{Streamed, pass};
 pub use quote::quote;
 
-use crate::config::{Door, MandateConfig};
+use crate::config::{Config, Door, MandateConfig};
 use crate::identity::{self, Caller};
 use crate::problem::{Code, Problem};
 use crate::state::{Gateway, Snapshot};
@@ -188,21 +191,7 @@ impl Purchase {
     }
 
     fn mandate(&self) -> Result<&MandateConfig, Problem> {
-        let principal = &self.caller.principal;
-        let door = self.door;
-        let found = self.snapshot.config.mandates.iter().find(|m| m.when.matches(principal));
-        let mandate = found.ok_or_else(|| {
-            Problem::new(Code::NoMandate, format!("no [[mandate]] matches agent `{}`", principal.agent))
-        })?;
-        if mandate.require_session && principal.session.is_none() {
-            let detail = format!("mandate `{}` requires a session token", mandate.name);
-            return Err(Problem::new(Code::NoMandate, detail));
-        }
-        if !mandate.doors.contains(&door) {
-            let detail = format!("mandate `{}` does not list the door `{}`", mandate.name, door.as_str());
-            return Err(Problem::new(Code::NoMandate, detail));
-        }
-        Ok(mandate)
+        mandate(&self.snapshot.config, &self.caller.principal, self.door)
     }
 
     fn principal(&self) -> &Principal {
@@ -213,6 +202,22 @@ impl Purchase {
         let now = self.gateway.clock.now()?;
         Ok(PaymentId::new(now, crate::clock::random(&*self.gateway.clock)?))
     }
+}
+
+/// The mandate under which somebody may come through a door.
+pub(crate) fn mandate<'a>(config: &'a Config, principal: &Principal, door: Door) -> Result<&'a MandateConfig, Problem> {
+    let found = config.mandates.iter().find(|m| m.when.matches(principal));
+    let mandate = found
+        .ok_or_else(|| Problem::new(Code::NoMandate, format!("no [[mandate]] matches agent `{}`", principal.agent)))?;
+    if mandate.require_session && principal.session.is_none() {
+        let detail = format!("mandate `{}` requires a session token", mandate.name);
+        return Err(Problem::new(Code::NoMandate, detail));
+    }
+    if !mandate.doors.contains(&door) {
+        let detail = format!("mandate `{}` does not list the door `{}`", mandate.name, door.as_str());
+        return Err(Problem::new(Code::NoMandate, detail));
+    }
+    Ok(mandate)
 }
 
 /// The payment of this very request that is in review, or whose call ended without delivering a 2xx.

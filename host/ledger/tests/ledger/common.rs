@@ -361,6 +361,7 @@ pub(crate) fn session(n: u64) -> Session {
         client: None,
         project: None,
         task: None,
+        intercept: vec![],
         limit: micros(5_000_000),
         max_payments: 5,
         created_at: T0,
