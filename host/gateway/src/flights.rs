@@ -7,6 +7,9 @@ use countersign_core::id::PaymentId;
 use countersign_core::ledger::PurchaseKey;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
+/// Calls of one purchase that may wait for each other: a caller that hangs up leaves its call behind.
+const MOST_WAITING: usize = 64;
+
 /// Locks per purchase and the payments whose calls are running.
 #[derive(Debug, Default)]
 pub struct Flights {
@@ -37,8 +40,8 @@ impl Drop for Flight {
 }
 
 impl Flights {
-    /// Waits until no other call of this purchase runs.
-    pub async fn lock(&self, key: &PurchaseKey) -> OwnedMutexGuard<()> {
+    /// Waits until no other call of this purchase runs; none, if too many wait for that already.
+    pub async fn lock(&self, key: &PurchaseKey) -> Option<OwnedMutexGuard<()>> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             if locks.len() > 4_096 {
@@ -53,7 +56,11 @@ impl Flights {
                 }
             }
         };
-        lock.lock_owned().await
+        // Each that waits has one, and so has the call that runs.
+        if Arc::strong_count(&lock) > MOST_WAITING {
+            return None;
+        }
+        Some(lock.lock_owned().await)
     }
 
     /// Marks a payment's call as running.
@@ -127,5 +134,27 @@ mod tests {
         assert!(second.is_err(), "the second call of one purchase must wait");
         drop(first);
         let _second = flights.lock(&key("p")).await;
+    }
+
+    #[tokio::test]
+    async fn so_many_wait_and_no_more() {
+        let flights = Arc::new(Flights::default());
+        let key = PurchaseKey {
+            workspace: String::new(),
+            agent: "a".into(),
+            purchase: PurchaseId::parse("p").unwrap(),
+        };
+        let first = flights.lock(&key).await;
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..MOST_WAITING + 8 {
+            let (flights, key) = (Arc::clone(&flights), key.clone());
+            waiting.spawn(async move { flights.lock(&key).await.is_some() });
+        }
+        // Those beyond the limit are told at once, the others one after the other.
+        for _ in 0..9 {
+            assert!(!waiting.join_next().await.unwrap().unwrap());
+        }
+        drop(first);
+        assert!(waiting.join_all().await.into_iter().all(|locked| locked));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use countersign_ca::{Authority, CaError, Host, Leaves, Validity};
 use countersign_core::seams::{Clock, ClockError};
 
-use crate::clock::random;
+use crate::clock::{SystemClock, random};
 use crate::config::HostPattern;
 use crate::config::permissions::{Kind, check_private};
 
@@ -107,7 +107,9 @@ fn open(path: &Path) -> Result<Authority, VouchError> {
 fn make(path: &Path) -> io::Result<()> {
     let authority = Authority::generate().map_err(io::Error::other)?;
     let mut next = path.as_os_str().to_owned();
-    next.push(format!(".{}", std::process::id()));
+    // Nobody else's, neither another thread's nor one of a process before us.
+    let name: [u8; 8] = random(&SystemClock).map_err(|e| io::Error::other(e.to_string()))?;
+    next.push(format!(".{}", hex::encode(name)));
     let next = PathBuf::from(next);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
     let written = file.write_all(authority.key_pem().as_bytes()).and_then(|()| file.sync_all());
@@ -126,7 +128,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::clock::SystemClock;
 
     #[test]
     fn the_key_is_made_once_and_kept_to_ourselves() {

@@ -136,6 +136,7 @@ impl SqliteLedger {
         let path = open::check_place(path)?;
         let lock = open::lock(&path)?;
         let conn = open::writer(&path)?;
+        open::settle_wal(&conn)?;
         schema::migrate(&conn)?;
         let identity = open::begin(&conn, options.birth, now)?;
         let checkpointer = open::writer(&path)?;

@@ -211,6 +211,20 @@ pub(crate) fn writer(path: &Path) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
+/// Copies what an earlier process left in the WAL into the database, and begins the WAL anew.
+///
+/// After a sync that failed, the system reads pages back as written that never reached the disk. What is appended
+/// behind such a hole is lost with it at the next power cut; what is copied to the database and synced there is not.
+pub(crate) fn settle_wal(conn: &Connection) -> Result<(), OpenError> {
+    let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
+    if busy {
+        let why = "another process has been reading it all the while, and nothing safe can be appended until it \
+                   ends: end that export, verification or shell, then start again";
+        return Err(OpenError::Store(why.to_owned()));
+    }
+    Ok(())
+}
+
 /// A connection that only reads. It opens the file for writing, because a reader must be able to
 /// take part in the shared-memory index, and is then forbidden to write.
 pub(crate) fn reader(path: &Path) -> Result<Connection, OpenError> {

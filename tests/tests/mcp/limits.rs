@@ -39,8 +39,10 @@ fn a_foreign_session_sees_nothing() {
     let taken = json!({"url": scene.url("/quote"), "purchase_id": "mine"});
     let refused = stranger.refused("paid_fetch", taken, "purchase-conflict").to_string();
     assert!(!refused.contains("ACME") && !refused.contains(text(&bought, "/payment/id")), "{refused}");
-    // Of what others bought, the catalogue says where, never what.
+    // Of what was bought elsewhere, the catalogue says nothing; to whom it belongs, where, never what.
     let known = stranger.ask("search_catalog", json!({})).to_string();
+    assert!(!known.contains("0.001") && !known.contains("/quote") && !known.contains("scout"), "{known}");
+    let known = owner.ask("search_catalog", json!({})).to_string();
     assert!(known.contains("0.001") && !known.contains("/quote") && !known.contains("scout"), "{known}");
     assert_eq!(scene.moved(), []);
     assert!(owner.ask("budget_status", json!({})).to_string().contains("session/"), "its own session's are shown");

@@ -126,6 +126,10 @@ pub(super) async fn connect(base: &Target) -> Result<Result<SendRequest<Full<Byt
         Ok(stream) => stream,
         Err(error) => return Ok(Err(NotRunning(format!("no gateway answers at {}: {error}", base.origin())))),
     };
+    if base.scheme() != Scheme::Https && !stream.peer_addr()?.ip().is_loopback() {
+        let why = format!("{}: a token is sent to other machines over TLS only", base.origin());
+        return Err(Failure::new(why).hint("use https://"));
+    }
     if base.scheme() == Scheme::Https {
         let name = rustls::pki_types::ServerName::try_from(base.hostname().to_owned())?;
         let stream = crate::egress::tls().connect(name, stream).await?;

@@ -25,8 +25,8 @@ use crate::front::mcp::tools;
 const TOKEN: &str = "COUNTERSIGN_AGENT_TOKEN";
 /// The version of the protocol that is spoken with the gateway, whatever the client speaks.
 const VERSION: &str = "2025-06-18";
-/// Largest answer read, in bytes: a seller's megabyte, in base64, twice.
-const MAX_ANSWER: usize = 8 << 20;
+/// Largest answer read, in bytes: a seller's megabyte, twice, the second time escaped twice.
+const MAX_ANSWER: usize = 16 << 20;
 
 /// How to reach the gateway.
 #[derive(Args)]

@@ -7,6 +7,7 @@ use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use clap::Args;
 use http::Method;
@@ -86,10 +87,14 @@ pub(super) struct Run {
     command: Vec<String>,
 }
 
+/// How long the session may take to close.
+const CLOSING: Duration = Duration::from_secs(10);
+
 pub(super) fn run(args: &Run, environment: &Environment) -> Outcome {
     // The command is of our user and could read them where we have them. Without a configuration here there are
     // no secrets that it names.
-    let configured = inspect(&args.remote.listing.common).map(|config| config.secret_env).unwrap_or_default();
+    let common = &args.remote.listing.common;
+    let configured = if common.config.exists() { inspect(common)?.secret_env } else { BTreeSet::new() };
     let ours = configured.into_iter().chain([OPERATOR_TOKEN.to_owned()]);
     secrets::hide(&ours.collect::<BTreeSet<String>>(), environment)?;
     runtime()?.block_on(within_session(args, environment))
@@ -100,8 +105,9 @@ async fn within_session(args: &Run, environment: &Environment) -> Outcome {
     let session = client.must(Method::POST, "/v1/sessions", Some(wanted(args)?)).await?;
     let id = text(&session, "id")?;
     let outcome = behind_proxy(args, &session, environment).await;
-    let closed = client.must(Method::DELETE, &format!("/v1/sessions/{id}"), None).await;
-    if let Err(failure) = closed {
+    let path = format!("/v1/sessions/{id}");
+    let closing = tokio::time::timeout(CLOSING, client.must(Method::DELETE, &path, None)).await;
+    if let Err(failure) = closing.unwrap_or_else(|_| Err(Failure::new("the gateway does not answer"))) {
         say_error(&format!("warning: session {id} could not be closed and ends by itself: {}", failure.message));
     }
     outcome

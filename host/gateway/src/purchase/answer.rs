@@ -159,7 +159,11 @@ pub(super) fn stream_paid(
         let pumped = pump(&gateway.dialer, body, &mut sender, &mut copy);
         // The answer ends when its outcome is durable: whatever the agent asks next will know it.
         let (arrived, ()) = tokio::join!(pumped, recorded);
-        let taken = sender.is_some();
+        let taken = match &mut sender {
+            // Whoever left meanwhile has not got what was passed on. Where nothing was, there is nothing to take.
+            Some(open) if copy.passed => open.send_data(Bytes::new()).await.is_ok(),
+            other => other.is_some(),
+        };
         landing.flight.land();
         drop(sender);
         if arrived {
@@ -181,14 +185,24 @@ pub(super) fn stream_paid(
     channel.boxed_unsync()
 }
 
+/// Bytes of a kept answer that go out at a time.
+const PIECE: usize = 16 << 10;
+
 /// Gives a kept answer to a purchase whose answer had not arrived, and records that it has now: until then
 /// the request counts as unresolved, and nothing equal can be bought under another id.
 pub(super) fn deliver(gateway: std::sync::Arc<crate::state::Gateway>, payment: PaymentId, body: Vec<u8>) -> Body {
     let (mut sender, channel) = Channel::new(1);
     tokio::spawn(async move {
-        // The channel holds one frame: the second, empty one goes in when the first was taken.
-        let taken = sender.send_data(body.into()).await.is_ok() && sender.send_data(Bytes::new()).await.is_ok();
-        if !taken {
+        let mut body = Bytes::from(body);
+        // In pieces: one is taken only when those before it are on their way.
+        while !body.is_empty() {
+            let piece = body.split_to(body.len().min(PIECE));
+            if sender.send_data(piece).await.is_err() {
+                return;
+            }
+        }
+        // The channel holds one frame: this empty one goes in when the last was taken.
+        if sender.send_data(Bytes::new()).await.is_err() {
             return;
         }
         let recorded = match gateway.clock.now() {
@@ -207,6 +221,8 @@ struct Copy {
     bytes: Vec<u8>,
     limit: usize,
     overflowed: bool,
+    /// Whether anything was passed on.
+    passed: bool,
 }
 
 impl Copy {
@@ -234,10 +250,11 @@ async fn pump(
             Ok(Some(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 copy.add(&data);
-                if let Some(open) = sender
-                    && open.send_data(data).await.is_err()
-                {
-                    *sender = None;
+                if let Some(open) = sender {
+                    match open.send_data(data).await {
+                        Ok(()) => copy.passed = true,
+                        Err(_) => *sender = None,
+                    }
                 }
                 if sender.is_none() && copy.overflowed {
                     // Nobody listens and it is too large to keep.

@@ -119,7 +119,10 @@ impl Purchase {
             }
         };
         let key = PurchaseKey { workspace, agent, purchase };
-        let lock = Some(gateway.flights.lock(&key).await);
+        let lock = gateway.flights.lock(&key).await;
+        if lock.is_none() {
+            return Err(Problem::new(Code::Overloaded, "too many calls wait for this purchase already"));
+        }
         Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock })
     }
 

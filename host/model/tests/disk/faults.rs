@@ -50,27 +50,22 @@ impl Ran {
             None if self.log.iter().any(|entry| entry.number >= number) => "half a write, then the rest",
             None => "the run was over before it",
         };
-        let said = self.said();
-        judge(&self.place.store(), &said)?;
-        if let Some(at) = failed.filter(|at| self.log[*at].kind == Kind::Failed(Failed::Sync)) {
-            self.power_fails_too(at, number)?;
+        judge(&self.place.store(), &self.said())?;
+        if failed.is_some_and(|at| self.log[at].kind == Kind::Failed(Failed::Sync)) {
+            self.power_fails_too(number)?;
         }
         Ok(told)
     }
 
-    /// After a failed sync, and before the store is opened again, the power fails: what that sync should have written
-    /// is nowhere else.
-    fn power_fails_too(&self, failed: usize, seed: u64) -> Result<(), String> {
-        let is_end =
-            |entry: &Entry| entry.said().is_some_and(|said| said == "closing" || said.starts_with("refused opening"));
-        let end = self.log[failed..].iter().position(is_end).map_or(self.log.len(), |end| failed + end);
-        let (mut disk, log) = (Disk::default(), &self.log[..end]);
-        log.iter().for_each(|entry| disk.follow(entry));
-        let said: Vec<String> = log.iter().filter_map(Entry::said).collect();
+    /// After a failed sync and a restart above it the power fails: what that sync should have written is nowhere else.
+    fn power_fails_too(&self, seed: u64) -> Result<(), String> {
+        let mut disk = Disk::default();
+        self.log.iter().for_each(|entry| disk.follow(entry));
         for cut in 0..CUTS {
             let image = tempfile::tempdir().unwrap();
             disk.cut(&mut Chance::new(seed * CUTS + cut), image.path());
-            judge(&image.path().join("ledger.db"), &said).map_err(|why| format!("after power cut {cut}: {why}"))?;
+            judge(&image.path().join("ledger.db"), &self.said())
+                .map_err(|why| format!("after power cut {cut}: {why}"))?;
         }
         Ok(())
     }

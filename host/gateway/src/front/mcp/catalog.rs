@@ -78,7 +78,9 @@ async fn paid(
     for payment in gateway.ledger.payments(filter).await? {
         // Agents without a workspace share none.
         let ours = !workspace.is_empty() || payment.key.agent == caller.principal.agent;
-        if payment.key.workspace != workspace || !ours {
+        // A session sees what was bought in it, here as everywhere.
+        let elsewhere = caller.session.is_some() && payment.session != caller.session;
+        if payment.key.workspace != workspace || !ours || elsewhere {
             continue;
         }
         let last = || {

@@ -11,20 +11,22 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::tunnel::{Activity, Watched};
 use super::{bad, exchange, refuse, request};
 use crate::front::Answer;
 use crate::front::server::{HEAD, MAX_HEAD};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::state::Gateway;
 
 /// Requests of one HTTP/2 connection at a time.
 const STREAMS: u32 = 64;
 /// How long a client that was told to leave may do nothing, in milliseconds.
 const LEAVE_MS: u64 = 10_000;
+/// However busy, a connection ends this long after its client was told to leave, in milliseconds.
+const LEAVE_AT_MOST_MS: u64 = 120_000;
 
 /// Serves the requests of a connection until it ends, is silent for too long or lasts too long. Each request is
 /// its agent's anew: a token that was taken back buys nothing more.
@@ -48,13 +50,19 @@ pub(super) async fn serve(
     let service = {
         let (gateway, activity) = (Arc::clone(&gateway), Arc::clone(&activity));
         let (target, token): (Arc<Target>, Arc<str>) = (Arc::new(target), token.into());
+        let places = Arc::new(Semaphore::new(STREAMS as usize));
         service_fn(move |request| {
             let (gateway, target, token) = (Arc::clone(&gateway), Arc::clone(&target), Arc::clone(&token));
-            let busy = activity.busy();
+            let (places, busy) = (Arc::clone(&places), activity.busy());
             async move {
-                let answer = answer(gateway, &target, &token, request).await;
-                drop(busy);
-                Ok::<_, Infallible>(answer)
+                let place = places.acquire_owned().await;
+                // A stream that is reset gives its place back only when what it asked for has ended.
+                let asked = tokio::spawn(async move {
+                    let _until_then = (place, busy);
+                    answer(gateway, &target, &token, request).await
+                });
+                let ended = |_| refuse(&Problem::new(Code::Overloaded, "the request ended without an answer"));
+                Ok::<_, Infallible>(asked.await.unwrap_or_else(ended))
             }
         })
     };
@@ -81,6 +89,7 @@ pub(super) async fn serve(
                 tokio::select! {
                     ended = connection => ended,
                     () = activity.ceases(clock, limits.idle_ms.min(LEAVE_MS)) => Ok(()),
+                    () = clock.sleep(LEAVE_AT_MOST_MS) => Ok(()),
                 }
             }
         }
@@ -98,6 +107,7 @@ pub(super) async fn serve(
                 tokio::select! {
                     ended = connection => ended,
                     () = activity.ceases(clock, limits.idle_ms.min(LEAVE_MS)) => Ok(()),
+                    () = clock.sleep(LEAVE_AT_MOST_MS) => Ok(()),
                 }
             }
         }

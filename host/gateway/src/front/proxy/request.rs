@@ -28,6 +28,7 @@ pub(super) fn call(head: &Parts, target: Target, token: &str) -> Result<Call, Pr
         purchase: purchase(&head.headers)?,
         claims: Vec::new(),
         wait_seconds: 0,
+        waits: None,
     })
 }
 
