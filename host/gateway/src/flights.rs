@@ -139,11 +139,8 @@ mod tests {
     #[tokio::test]
     async fn so_many_wait_and_no_more() {
         let flights = Arc::new(Flights::default());
-        let key = PurchaseKey {
-            workspace: String::new(),
-            agent: "a".into(),
-            purchase: PurchaseId::parse("p").unwrap(),
-        };
+        let key =
+            PurchaseKey { workspace: String::new(), agent: "a".into(), purchase: PurchaseId::parse("p").unwrap() };
         let first = flights.lock(&key).await;
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..MOST_WAITING + 8 {
