@@ -3,20 +3,14 @@
 //!
 //! The chain and the sellers live in this process and are the judges: what they saw is what was paid.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test: whatever is not as expected must fail it loudly"
-)]
+#![expect(clippy::panic, reason = "a test: whatever is not as expected must fail it loudly")]
 #![expect(clippy::disallowed_methods, reason = "real processes take real time")]
 
 use countersign::demo::world::{Chain, Seller};
 use countersign_core::money::Micros;
 use countersign_tests::{
     agent::Client,
-    config::{ALICE_TOKEN, Config, Policy},
+    config::{Config, Policy},
     http::Response,
     node::Node,
     peers::NETWORK,

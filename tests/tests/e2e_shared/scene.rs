@@ -81,7 +81,8 @@ impl Scene {
         let base = change(config);
         let mut scene = Self { gateways: Vec::new(), world, own, database, folder, base, made: AtomicU64::new(0) };
         scene.postgres().create_database(&scene.database);
-        scene.base = scene.base.set(&["ledger", "url"], scene.postgres().url(&scene.database));
+        let url = scene.postgres().url(&scene.database);
+        scene.base = scene.base.set(&["ledger", "url"], url);
         scene
     }
 
