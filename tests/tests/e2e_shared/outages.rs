@@ -21,10 +21,10 @@ fn nothing_is_signed(scene: &Scene) {
 #[track_caller]
 fn all_recover(scene: &Scene) {
     let pids: Vec<u32> = scene.gateways.iter().map(Gateway::pid).collect();
-    for gateway in 0..scene.gateways.len() {
+    for (gateway, pid) in pids.into_iter().enumerate() {
         scene.recovers(gateway);
         // By themselves: not started again by anybody.
-        assert_eq!(scene.gateways[gateway].pid(), pids[gateway]);
+        assert_eq!(scene.gateways[gateway].pid(), pid);
     }
 }
 
