@@ -178,6 +178,32 @@ impl Gateway {
         self.spawn();
     }
 
+    /// As [`Gateway::refused`], for one that served before: starts it again in its directory, after SIGKILL when it is
+    /// running, and returns status and what it has written since.
+    pub fn refused_again(&mut self) -> (ExitStatus, String) {
+        self.kill();
+        let before = self.log().len();
+        self.spawn();
+        let status = self.wait_ready().expect("the gateway serves");
+        self.running = None;
+        (status, self.log().get(before..).unwrap_or_default().to_owned())
+    }
+
+    /// SIGSTOP: as a machine that hangs, with all its connections open.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on in the middle of whatever it was doing.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let running = self.running.as_ref().expect("the gateway is stopped");
+        kill_process(Pid::from_child(&running.child), signal).unwrap();
+    }
+
     /// Whether `GET /readyz` says 200 now.
     pub fn is_ready(&self) -> bool {
         http::get(&format!("{}/readyz", self.admin_url)).try_send().is_ok_and(|answer| answer.status == 200)

@@ -13,6 +13,8 @@ mod model;
 #[cfg(test)]
 mod past;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod proofs;
 #[cfg(test)]
 mod purchases;
