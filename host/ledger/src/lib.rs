@@ -1,7 +1,8 @@
 //! The ledger of Countersign, and the only user of the database.
 //!
 //! [`SqliteLedger`] implements [`Ledger`]: one writer with group commit over SQLite in WAL mode with
-//! full synchronisation, a few readers, and one log of records. A reply means durable.
+//! full synchronisation, a few readers, and one log of records; shared with other gateways, over a local copy of what
+//! PostgreSQL has. A reply means durable.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -20,11 +21,15 @@
 //! | `past` | decisions as they were recorded, for replay |
 //! | `audit`, `check` | the record, and checking all of it from outside |
 //! | `answers` | kept bodies, in a file of their own |
+//! | `shared` | the same ledger for several gateways, in PostgreSQL |
 
 mod admin;
 mod answers;
 mod approvals;
 mod audit;
+#[cfg(test)]
+#[path = "../tests/ledger/backend.rs"]
+mod backend;
 mod check;
 mod clock;
 mod commit;
@@ -47,6 +52,7 @@ mod readers;
 mod reference;
 mod refunds;
 mod schema;
+mod shared;
 mod sql;
 mod tallies;
 mod uses;
@@ -77,11 +83,16 @@ use rusqlite::Connection;
 pub use answers::AnswerOptions;
 pub use check::{ChainError, ChainReport, Integrity, check_integrity, verify_chain};
 pub use open::{Birth, OpenError};
+pub use shared::connect::Database;
 
 use open::Identity;
 use readers::Readers;
+use shared::answers::SharedAnswers;
+use shared::begin;
+use shared::follow::Follower;
 use sql::{Answer, Done, Fault};
-use writer::{Class, Writer, gone, told};
+use tokio::sync::watch;
+use writer::{Class, Sharing, Writer, gone, told};
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -104,13 +115,27 @@ impl Options {
     }
 }
 
-/// The ledger in one SQLite file. Dropping it writes what is queued, then closes the store.
+/// Where sellers' answers are kept.
+enum Answers {
+    /// In a file beside the store.
+    Own(Readers),
+    /// Where every gateway finds them.
+    Shared(SharedAnswers),
+}
+
+/// The ledger in one SQLite file, this process's alone or a copy of a shared one. Dropping it writes what is queued,
+/// then closes the store.
 pub struct SqliteLedger {
     // In the order in which they must end: the lock is given back last.
+    _follower: Option<Follower>,
     writer: Option<Writer>,
     readers: Readers,
-    answers: Option<Readers>,
+    answers: Option<Answers>,
     identity: Identity,
+    /// The writer's epoch, which a shared ledger may begin anew while it is open.
+    epoch: Arc<AtomicU64>,
+    /// Moves when others write.
+    changed: Option<watch::Receiver<u64>>,
     keep: AnswerOptions,
     /// The latest moment this ledger was told of: it has no clock, and some reads carry none.
     latest: Arc<AtomicU64>,
@@ -121,7 +146,7 @@ impl std::fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteLedger")
             .field("store_id", &hex::encode(self.identity.store_id))
-            .field("epoch", &self.identity.epoch)
+            .field("epoch", &self.epoch())
             .finish_non_exhaustive()
     }
 }
@@ -144,14 +169,75 @@ impl SqliteLedger {
         let readers = Readers::start(&path, options.readers)?;
         let answers = answers::start(&path)?;
         Ok(Self {
-            writer: Some(Writer::start(conn, checkpointer, path, options.headroom)?),
+            _follower: None,
+            writer: Some(Writer::start(conn, checkpointer, path, options.headroom, None)?),
             readers,
-            answers: Some(answers),
+            answers: Some(Answers::Own(answers)),
             identity,
+            epoch: Arc::new(AtomicU64::new(identity.epoch)),
+            changed: None,
             keep: options.answers,
             latest: Arc::new(AtomicU64::new(latest.as_millis())),
             _lock: Some(lock),
         })
+    }
+
+    /// Opens the ledger that several gateways share in `database`, making it where there is none. `folder` is this
+    /// process's alone and has its copy, which is made or continued; `name` is random and names a new copy. Nothing may
+    /// be awaited here: call it on a thread that runs no runtime.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: also when the database cannot be reached, or has not what this copy follows.
+    pub fn open_shared(
+        folder: &Path,
+        database: &Database,
+        name: [u8; 16],
+        options: Options,
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
+        let path = open::check_place(&folder.join(begin::FILE))?;
+        let lock = open::lock(&path)?;
+        let begin::Copy { conn, link, identity, changed } = begin::open(&path, database, (options.birth, name), now)?;
+        let checkpointer = open::writer(&path)?;
+        let latest = Arc::new(AtomicU64::new(clock::latest(&conn)?.max(now).as_millis()));
+        let readers = Readers::start(&path, options.readers)?;
+        let answers = SharedAnswers::start(database.clone(), options.answers)?;
+        let epoch = link.epoch();
+        let sharing = Sharing { link, birth: options.birth, latest: Arc::clone(&latest) };
+        let writer = Writer::start(conn, checkpointer, path, options.headroom, Some(sharing))?;
+        let queue = writer.queue().map_err(|e| OpenError::Shared(e.to_string()))?.clone();
+        Ok(Self {
+            _follower: Some(Follower::start(database.clone(), queue, Arc::clone(&epoch))?),
+            writer: Some(writer),
+            readers,
+            answers: Some(Answers::Shared(answers)),
+            identity,
+            epoch,
+            changed: Some(changed),
+            keep: options.answers,
+            latest,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens a shared ledger for reading: the copy in `folder`, brought up to date unless a gateway has it open, which
+    /// then does that. Writes answer [`LedgerError::Unavailable`].
+    ///
+    /// # Errors
+    /// As [`SqliteLedger::open_shared`].
+    pub fn open_shared_read_only(
+        folder: &Path,
+        database: &Database,
+        name: [u8; 16],
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let path = open::check_place(&folder.join(begin::FILE))?;
+        match open::lock(&path) {
+            Ok(_lock) => drop(begin::follow(&path, database, (options.birth, name))?),
+            Err(OpenError::Locked(_)) => {}
+            Err(e) => return Err(e),
+        }
+        Self::open_read_only(&path)
     }
 
     /// Opens the store beside whoever has it open, for reading. Writes answer
@@ -170,10 +256,13 @@ impl SqliteLedger {
             _ => (open::identity(&conn)?.ok_or(OpenError::NotALedger)?, clock::latest(&conn)?),
         };
         Ok(Self {
+            _follower: None,
             writer: None,
             readers: Readers::over(vec![conn])?,
-            answers: answers::start_read_only(path)?,
+            answers: answers::start_read_only(path)?.map(Answers::Own),
             identity,
+            epoch: Arc::new(AtomicU64::new(identity.epoch)),
+            changed: None,
             keep: AnswerOptions::default(),
             latest: Arc::new(AtomicU64::new(latest.as_millis())),
             _lock: None,
@@ -194,8 +283,8 @@ impl SqliteLedger {
 
     /// How often the store was opened for writing.
     #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.identity.epoch
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Every decision of a payment, in the order they were made.
@@ -219,7 +308,7 @@ impl SqliteLedger {
     {
         Box::pin(async move {
             let Some(writer) = &self.writer else { return writer::read_only() };
-            writer.submit(class, work)?.await.map_err(gone)?
+            writer.queue()?.submit(class, work)?.await.map_err(gone)?
         })
     }
 
@@ -228,33 +317,40 @@ impl SqliteLedger {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Answer<T> + Send + 'static,
     {
-        Box::pin(async move { self.readers.submit(work)?.await.map_err(gone)? })
+        Box::pin(async move {
+            // What others committed before this was asked must be seen, as what was committed here is.
+            if let (Some(writer), true) = (&self.writer, self.changed.is_some()) {
+                writer.queue()?.submit(Class::Look, |_| Ok(Done::Undo(())))?.await.map_err(gone)??;
+            }
+            self.readers.submit(work)?.await.map_err(gone)?
+        })
     }
 }
 
 impl Ledger for SqliteLedger {
     fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed, LedgerError>> {
         self.told_of(commit.at);
-        let epoch = self.identity.epoch;
+        let epoch = Arc::clone(&self.epoch);
         Box::pin(async move {
             let prepared = told(commit::prepare(commit))?;
-            self.write(Class::Purchase, move |conn| commit::commit(conn, epoch, &prepared)).await
+            self.write(Class::Purchase, move |conn| commit::commit(conn, epoch.load(Ordering::Relaxed), &prepared))
+                .await
         })
     }
 
     fn deny(&self, denial: Denial) -> Fut<'_, Result<PaymentId, LedgerError>> {
         self.told_of(denial.at);
-        let epoch = self.identity.epoch;
+        let epoch = Arc::clone(&self.epoch);
         Box::pin(async move {
             let prepared = told(deny::prepare(denial))?;
-            self.write(Class::Growth, move |conn| deny::deny(conn, epoch, &prepared)).await
+            self.write(Class::Growth, move |conn| deny::deny(conn, epoch.load(Ordering::Relaxed), &prepared)).await
         })
     }
 
     fn transition(&self, transition: Transition) -> Fut<'_, Result<State, LedgerError>> {
         self.told_of(transition.at);
-        let epoch = self.identity.epoch;
-        self.write(Class::Relief, move |conn| life::transition(conn, epoch, &transition))
+        let epoch = Arc::clone(&self.epoch);
+        self.write(Class::Relief, move |conn| life::transition(conn, epoch.load(Ordering::Relaxed), &transition))
     }
 
     fn reopen(&self, payment: PaymentId, generation: u64, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>> {
@@ -287,12 +383,16 @@ impl Ledger for SqliteLedger {
         Box::pin(async move {
             self.write(Class::Relief, move |conn| life::answered(conn, payment, delivered, at)).await?;
             let (Some(answer), Some(answers)) = (answer, &self.answers) else { return Ok(()) };
-            let keep = self.keep;
-            let put = answers.submit(move |conn| answers::put(conn, keep, payment, &answer, at));
             // The delivery is durable; an answer that could not be kept is only not given again.
-            let kept = match put {
-                Ok(put) => put.await.map_err(gone).and_then(|kept| kept),
-                Err(e) => Err(e),
+            let kept = match answers {
+                Answers::Own(file) => {
+                    let keep = self.keep;
+                    match file.submit(move |conn| answers::put(conn, keep, payment, &answer, at)) {
+                        Ok(put) => put.await.map_err(gone).and_then(|kept| kept),
+                        Err(e) => Err(e),
+                    }
+                }
+                Answers::Shared(shared) => shared.put(payment, answer, at).await,
             };
             if let Err(e) = kept {
                 tracing::warn!(%payment, error = %e, "an answer was not kept");
@@ -305,7 +405,12 @@ impl Ledger for SqliteLedger {
         Box::pin(async move {
             let Some(answers) = &self.answers else { return Ok(None) };
             let (keep, now) = (self.keep, self.now());
-            answers.submit(move |conn| answers::get(conn, keep, payment, now))?.await.map_err(gone)?
+            match answers {
+                Answers::Own(file) => {
+                    file.submit(move |conn| answers::get(conn, keep, payment, now))?.await.map_err(gone)?
+                }
+                Answers::Shared(shared) => shared.get(payment, now).await,
+            }
         })
     }
 
@@ -351,17 +456,19 @@ impl Ledger for SqliteLedger {
 
     fn vote(&self, cast: Cast) -> Fut<'_, Result<Approval, LedgerError>> {
         self.told_of(cast.at);
-        let epoch = self.identity.epoch;
+        let epoch = Arc::clone(&self.epoch);
         Box::pin(async move {
-            let voted = self.write(Class::Relief, move |conn| approvals::vote(conn, epoch, &cast)).await?;
+            let voted = self
+                .write(Class::Relief, move |conn| approvals::vote(conn, epoch.load(Ordering::Relaxed), &cast))
+                .await?;
             voted.map_err(Fault::told)
         })
     }
 
     fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>> {
         self.told_of(at);
-        let epoch = self.identity.epoch;
-        self.write(Class::Relief, move |conn| approvals::expire_all(conn, epoch, at))
+        let epoch = Arc::clone(&self.epoch);
+        self.write(Class::Relief, move |conn| approvals::expire_all(conn, epoch.load(Ordering::Relaxed), at))
     }
 
     fn open_session(&self, session: Session) -> Fut<'_, Result<(), LedgerError>> {

@@ -243,12 +243,13 @@ pub(crate) fn refund(conn: &Connection, r: &Refund) -> Answer<Done<State>> {
     Ok(Done::Keep(rule.to))
 }
 
-/// What was signed by a process that has ended is assumed to be out there.
-pub(crate) fn recover(conn: &Connection, epoch: u64, at: Timestamp) -> Answer<u64> {
-    let sql = "SELECT id FROM payment WHERE state=?1 AND epoch<?2";
-    let ids = all(conn, sql, (State::Signed.number(), epoch), |r| r.get::<_, [u8; 16]>(0))?;
+/// What was signed by a process that has ended is assumed to be out there: by any but this one, of `epoch`, and those
+/// `alive`.
+pub(crate) fn recover(conn: &Connection, epoch: u64, alive: &[u64], at: Timestamp) -> Answer<u64> {
+    let sql = "SELECT id,epoch FROM payment WHERE state=?1 ORDER BY id";
+    let found = all(conn, sql, [State::Signed.number()], |r| Ok((r.get::<_, [u8; 16]>(0)?, r.get::<_, u64>(1)?)))?;
     let mut recovered = 0_u64;
-    for id in ids {
+    for (id, _) in found.into_iter().filter(|(_, of)| *of != epoch && !alive.contains(of)) {
         let t = Transition {
             payment: PaymentId::from_bytes(id),
             from: State::Signed,

@@ -45,6 +45,8 @@ pub enum OpenError {
     },
     /// SQLite refused.
     Store(String),
+    /// The shared ledger, or this gateway's copy of it, is not there or not what it must be.
+    Shared(String),
 }
 
 impl OpenError {
@@ -57,7 +59,7 @@ impl OpenError {
             Self::NewerSchema { .. } => "ledger-newer",
             Self::OlderSchema(_) => "ledger-older",
             Self::NotALedger => "not-a-ledger",
-            Self::Io { .. } | Self::Store(_) => "ledger-unavailable",
+            Self::Io { .. } | Self::Store(_) | Self::Shared(_) => "ledger-unavailable",
         }
     }
 }
@@ -80,6 +82,7 @@ impl fmt::Display for OpenError {
             Self::NotALedger => f.write_str("the file is a database, but not a Countersign ledger"),
             Self::Io { path, error } => write!(f, "`{}`: {error}", path.display()),
             Self::Store(why) => write!(f, "the ledger does not open: {why}"),
+            Self::Shared(why) => f.write_str(why),
         }
     }
 }
@@ -280,12 +283,13 @@ pub(crate) fn identity(conn: &Connection) -> Answer<Option<Identity>> {
 /// Starts an epoch: what was in flight when the last process ended is assumed to be out there.
 pub(crate) fn begin(conn: &Connection, birth: Birth, now: Timestamp) -> Result<Identity, OpenError> {
     let tx = conn.unchecked_transaction()?;
-    let identity = begin_in(&tx, birth, now)?;
+    let identity = begin_in(&tx, birth, &[], now)?;
     tx.commit()?;
     Ok(identity)
 }
 
-fn begin_in(conn: &Connection, birth: Birth, now: Timestamp) -> Answer<Identity> {
+/// [`begin`] inside a transaction, beside other writers that are `alive`.
+pub(crate) fn begin_in(conn: &Connection, birth: Birth, alive: &[u64], now: Timestamp) -> Answer<Identity> {
     let known = identity(conn)?;
     let born = known.is_none();
     let known = known.unwrap_or(Identity { key: birth.key, store_id: birth.store_id, epoch: 0 });
@@ -298,7 +302,7 @@ fn begin_in(conn: &Connection, birth: Birth, now: Timestamp) -> Answer<Identity>
     if born {
         audit::append(conn, now, "ledger-created", json!({ "store": store, "schema": schema::current() }))?;
     }
-    let recovered = life::recover(conn, epoch, now)?;
+    let recovered = life::recover(conn, epoch, alive, now)?;
     audit::append(conn, now, "ledger-opened", json!({ "store": store, "epoch": epoch, "recovered": recovered }))?;
     Ok(Identity { epoch, ..known })
 }

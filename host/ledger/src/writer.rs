@@ -11,10 +11,14 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use countersign_core::ledger::LedgerError;
+use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::open::OpenError;
+use crate::open::{Birth, OpenError};
+use crate::shared::connect::Trouble;
+use crate::shared::link::Link;
+use crate::shared::turn;
 use crate::sql::{Answer, Done, Fault};
 
 /// Jobs that may wait; more are told [`LedgerError::Overloaded`].
@@ -36,6 +40,10 @@ pub(crate) enum Class {
     Growth,
     /// Something that resolves what is there, or stops it.
     Relief,
+    /// Nothing: the copy is brought up to date. Only a shared ledger has it, and the next.
+    Look,
+    /// Writers that others stopped hearing of have ended.
+    Reap,
 }
 
 trait Job: Send {
@@ -105,10 +113,33 @@ where
     }
 }
 
+/// Where jobs are queued. The writer ends when the last of these does.
+#[derive(Clone)]
+pub(crate) struct Queue(SyncSender<Box<dyn Job>>);
+
 /// The writer's side of the ledger.
 pub(crate) struct Writer {
-    queue: Option<SyncSender<Box<dyn Job>>>,
+    queue: Option<Queue>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What a writer needs beyond its connection to share its ledger with others.
+pub(crate) struct Sharing {
+    pub(crate) link: Link,
+    pub(crate) birth: Birth,
+    /// The latest moment the ledger was told of.
+    pub(crate) latest: Arc<AtomicU64>,
+}
+
+impl Sharing {
+    fn enter(&mut self, conn: &Connection) -> Result<(), Trouble> {
+        let now = self.now();
+        turn::enter(conn, &mut self.link, self.birth, now)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.latest.load(Ordering::Relaxed))
+    }
 }
 
 impl Writer {
@@ -118,6 +149,7 @@ impl Writer {
         checkpointer: Connection,
         path: PathBuf,
         headroom: u64,
+        sharing: Option<Sharing>,
     ) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE);
         let (wake, woken) = sync_channel(1);
@@ -127,14 +159,25 @@ impl Writer {
             seen.store(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let state = Serving { conn, jobs, path, headroom, pages, wake, broken: None };
+        let state = Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None };
         let threads = vec![
             spawn("ledger-writer", move || state.serve())?,
             spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
         ];
-        Ok(Self { queue: Some(queue), threads })
+        Ok(Self { queue: Some(Queue(queue)), threads })
     }
 
+    /// Where its jobs are queued.
+    pub(crate) fn queue(&self) -> Result<&Queue, LedgerError> {
+        self.queue.as_ref().ok_or_else(ended)
+    }
+}
+
+fn ended() -> LedgerError {
+    LedgerError::Unavailable("the ledger's writer has ended; restart the gateway".to_owned())
+}
+
+impl Queue {
     /// Queues a job; its answer comes when it is durable.
     pub(crate) fn submit<T, F>(
         &self,
@@ -147,8 +190,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let task = Box::new(Task { class, work: Some(work), result: None, reply });
-        let ended = || LedgerError::Unavailable("the ledger's writer has ended; restart the gateway".to_owned());
-        match self.queue.as_ref().ok_or_else(ended)?.try_send(task) {
+        match self.0.try_send(task) {
             Ok(()) => Ok(answer),
             Err(TrySendError::Full(_)) => Err(LedgerError::Overloaded),
             Err(TrySendError::Disconnected(_)) => Err(ended()),
@@ -179,6 +221,7 @@ struct Serving {
     headroom: u64,
     pages: Arc<AtomicU64>,
     wake: SyncSender<()>,
+    sharing: Option<Sharing>,
     broken: Option<LedgerError>,
 }
 
@@ -192,6 +235,7 @@ impl Serving {
             }
             let failed = match &self.broken {
                 Some(why) => Some(why.clone()),
+                None if self.sharing.is_some() => self.take_turn(&mut batch).err(),
                 None => self.apply(&mut batch).err(),
             };
             for job in batch {
@@ -205,14 +249,60 @@ impl Serving {
         let short = self.short_of_room(batch);
         // Somebody else's write lock (a shell on the file) delays us and fails this batch only.
         self.execute("BEGIN IMMEDIATE").map_err(|e| LedgerError::Unavailable(e.to_string()))?;
+        self.run_all(batch, short.as_ref())?;
+        self.execute("COMMIT").map_err(|e| self.give_up(&format!("a commit failed: {e}")))
+    }
+
+    fn run_all(&mut self, batch: &mut [Box<dyn Job>], short: Option<&LedgerError>) -> Result<(), LedgerError> {
         for job in batch.iter_mut() {
-            match &short {
-                Some(why) if job.class() != Class::Relief => job.refuse(why),
+            match (job.class(), short) {
+                (Class::Look | Class::Reap, _) => drop(job.run(&self.conn)),
+                (Class::Purchase | Class::Growth, Some(why)) => job.refuse(why),
                 _ if job.abandoned() => {}
                 _ => self.run(job.as_mut())?,
             }
         }
-        self.execute("COMMIT").map_err(|e| self.give_up(&format!("a commit failed: {e}")))
+        Ok(())
+    }
+
+    /// The same for a ledger that is shared: in a turn of this writer's.
+    fn take_turn(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        if batch.iter().all(|job| job.class() == Class::Look) {
+            self.shared(|_, sharing| sharing.link.look())?;
+            return self.run_all(batch, None);
+        }
+        if batch.iter().any(|job| job.class() == Class::Reap) {
+            self.shared(|conn, sharing| {
+                sharing.enter(conn)?;
+                let now = sharing.now();
+                turn::reap(conn, &mut sharing.link, now)
+            })?;
+        }
+        if batch.iter().all(|job| matches!(job.class(), Class::Look | Class::Reap)) {
+            return self.run_all(batch, None);
+        }
+        let short = self.short_of_room(batch);
+        self.shared(|conn, sharing| {
+            sharing.enter(conn)?;
+            conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| {
+                sharing.link.leave();
+                Trouble::Away(e.to_string())
+            })
+        })?;
+        self.run_all(batch, short.as_ref())?;
+        self.shared(|conn, sharing| turn::commit(conn, &mut sharing.link))
+    }
+
+    /// Does something with the shared ledger. What may work later only fails this batch.
+    fn shared(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut Sharing) -> Result<(), Trouble>,
+    ) -> Result<(), LedgerError> {
+        let Some(sharing) = &mut self.sharing else { return Ok(()) };
+        work(&self.conn, sharing).map_err(|trouble| match trouble {
+            Trouble::Broken(why) => self.give_up(&why),
+            away => LedgerError::Unavailable(away.to_string()),
+        })
     }
 
     fn run(&mut self, job: &mut dyn Job) -> Result<(), LedgerError> {
@@ -235,6 +325,9 @@ impl Serving {
         if !self.conn.is_autocommit() {
             drop(self.conn.execute_batch("ROLLBACK"));
         }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.link.leave();
+        }
         told
     }
 
@@ -243,7 +336,7 @@ impl Serving {
     }
 
     fn short_of_room(&self, batch: &[Box<dyn Job>]) -> Option<LedgerError> {
-        if batch.iter().all(|job| job.class() == Class::Relief) {
+        if batch.iter().all(|job| !matches!(job.class(), Class::Purchase | Class::Growth)) {
             return None;
         }
         match free(&self.path) {
@@ -319,7 +412,7 @@ mod tests {
         let failing = Arc::clone(&fail);
         conn.commit_hook(Some(move || failing.load(Ordering::SeqCst))).unwrap();
         let checkpointer = open::writer(&path).unwrap();
-        (folder, Writer::start(conn, checkpointer, path, 0).unwrap(), fail)
+        (folder, Writer::start(conn, checkpointer, path, 0, None).unwrap(), fail)
     }
 
     fn insert(writer: &Writer, class: Class, n: u64) -> oneshot::Receiver<Result<u64, LedgerError>> {
@@ -327,7 +420,7 @@ mod tests {
             crate::sql::run(conn, "INSERT INTO t(n) VALUES(?1)", [n])?;
             Ok(Done::Keep(n))
         };
-        writer.submit(class, work).unwrap()
+        writer.queue().unwrap().submit(class, work).unwrap()
     }
 
     fn count(folder: &tempfile::TempDir) -> u64 {
@@ -339,7 +432,7 @@ mod tests {
     fn stall(writer: &Writer) -> std::sync::mpsc::Sender<()> {
         let (go, wait) = channel::<()>();
         let (ready, started) = channel();
-        let stalled = writer.submit(Class::Relief, move |_| {
+        let stalled = writer.queue().unwrap().submit(Class::Relief, move |_| {
             let _sent = ready.send(());
             let _gone = wait.recv();
             Ok(Done::Keep(()))
@@ -373,12 +466,12 @@ mod tests {
         let (folder, writer, _) = start();
         let go = stall(&writer);
         let good = insert(&writer, Class::Growth, 1);
-        let twice = writer.submit(Class::Growth, |conn: &Connection| {
+        let twice = writer.queue().unwrap().submit(Class::Growth, |conn: &Connection| {
             crate::sql::run(conn, "INSERT INTO t(n) VALUES(7)", [])?;
             crate::sql::run(conn, "INSERT INTO t(n) VALUES(1)", [])?;
             Ok(Done::Keep(()))
         });
-        let undone = writer.submit(Class::Growth, |conn: &Connection| {
+        let undone = writer.queue().unwrap().submit(Class::Growth, |conn: &Connection| {
             crate::sql::run(conn, "INSERT INTO t(n) VALUES(8)", [])?;
             Ok(Done::Undo("refused"))
         });
@@ -397,7 +490,7 @@ mod tests {
         let (folder, writer, _) = start();
         let go = stall(&writer);
         let before = insert(&writer, Class::Growth, 1);
-        let sick = writer.submit(Class::Growth, |_: &Connection| -> Answer<Done<()>> {
+        let sick = writer.queue().unwrap().submit(Class::Growth, |_: &Connection| -> Answer<Done<()>> {
             let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
             Err(rusqlite::Error::SqliteFailure(error, None).into())
         });
@@ -414,7 +507,7 @@ mod tests {
         let (folder, writer, _) = start();
         let go = stall(&writer);
         let queued: Vec<_> = (0..4_096).map(|n| insert(&writer, Class::Growth, n)).collect();
-        let more = writer.submit(Class::Relief, |_: &Connection| Ok(Done::Keep(())));
+        let more = writer.queue().unwrap().submit(Class::Relief, |_: &Connection| Ok(Done::Keep(())));
         assert_eq!(more.err(), Some(LedgerError::Overloaded));
         drop(go);
         assert!(queued.into_iter().all(|q| q.blocking_recv().unwrap().is_ok()));

@@ -25,6 +25,8 @@ use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, ReviewTerms
 use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Version};
 use countersign_ledger::{Options, SqliteLedger};
 
+use crate::backend;
+
 /// Where every test's time starts.
 pub(crate) const T0: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -60,7 +62,7 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
+        let path = folder.path().join(backend::FILE);
         Self { _folder: folder, path }
     }
 
@@ -73,7 +75,7 @@ impl Rig {
     }
 
     pub(crate) fn open_at(&self, now: Timestamp) -> SqliteLedger {
-        SqliteLedger::open(&self.path, Self::options(), now).unwrap()
+        backend::open(&self.path, Self::options(), now).unwrap()
     }
 
     /// Changes the file behind the ledger's back.
@@ -85,6 +87,7 @@ impl Rig {
     pub(crate) fn check(&self) {
         let found = countersign_ledger::check_integrity(&self.path).unwrap();
         assert!(found.is_sound(), "{found:#?}");
+        backend::check(&self.path);
         let raw = self.raw();
         let mut statement = raw.prepare("SELECT lower(hex(budget)),win,held,spent FROM budget_window").unwrap();
         let rows = statement.query_map([], |r| Ok(((r.get(0)?, r.get(1)?), (r.get(2)?, r.get(3)?))));

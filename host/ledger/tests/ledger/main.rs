@@ -1,6 +1,8 @@
 //! The ledger from outside: every rule of the contract, and what a crash or a hand in the file does.
 
 #[cfg(test)]
+mod backend;
+#[cfg(test)]
 mod budgets;
 #[cfg(test)]
 mod common;
@@ -12,8 +14,6 @@ mod life;
 mod model;
 #[cfg(test)]
 mod past;
-#[cfg(test)]
-mod postgres;
 #[cfg(test)]
 mod proofs;
 #[cfg(test)]

@@ -199,7 +199,7 @@ fn an_auditor_can_follow_the_log() {
         "DELETE FROM audit WHERE seq=50; DELETE FROM checkpoint",
     ] {
         // On a copy, so that each is alone.
-        let copy = rig.path.with_file_name("copy.db");
+        let copy = rig.path.with_file_name("snapshot.db");
         rig.raw().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
         let raw = rusqlite::Connection::open(&copy).unwrap();

@@ -1,0 +1,45 @@
+//! The same rules for a ledger in PostgreSQL: the tests of `ledger`, of which each also compares every row in the
+//! database with the copy's; and what several gateways, a failing server and a lost copy must do.
+
+#[cfg(test)]
+mod backend;
+#[cfg(test)]
+#[path = "../ledger/postgres.rs"]
+mod postgres;
+
+#[cfg(test)]
+#[path = "../ledger/budgets.rs"]
+mod budgets;
+#[cfg(test)]
+#[path = "../ledger/common.rs"]
+mod common;
+#[cfg(test)]
+#[path = "../ledger/generations.rs"]
+mod generations;
+#[cfg(test)]
+#[path = "../ledger/life.rs"]
+mod life;
+#[cfg(test)]
+#[path = "../ledger/model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "../ledger/past.rs"]
+mod past;
+#[cfg(test)]
+#[path = "../ledger/proofs.rs"]
+mod proofs;
+#[cfg(test)]
+#[path = "../ledger/purchases.rs"]
+mod purchases;
+#[cfg(test)]
+#[path = "../ledger/record.rs"]
+mod record;
+#[cfg(test)]
+#[path = "../ledger/reviews.rs"]
+mod reviews;
+#[cfg(test)]
+#[path = "../ledger/uses.rs"]
+mod uses;
+#[cfg(test)]
+#[path = "../ledger/windows.rs"]
+mod windows;
