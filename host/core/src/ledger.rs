@@ -1040,6 +1040,14 @@ pub trait Ledger: Send + Sync {
     /// Appends a record.
     fn note(&self, note: Note) -> Fut<'_, Result<(), LedgerError>>;
 
+    /// Says what must be the same for as long as this ledger is used, and for everybody who writes to it: the first
+    /// word about `what` stands, and any other is [`LedgerError::Conflict`], which tells the word that stands.
+    fn agree(&self, what: &'static str, word: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// Waits until others have written since `seen` (0 at first); answers what to ask with next. Never, if nobody else
+    /// writes to this ledger.
+    fn changed(&self, seen: u64) -> Fut<'_, u64>;
+
     /// How many records the log has, and the root over them: what a checkpoint is signed over.
     fn tree_head(&self) -> Fut<'_, Result<TreeHead, LedgerError>>;
 

@@ -252,12 +252,14 @@ impl Chains {
         });
     }
 
-    /// Follows every payment that is open in the ledger; for a start.
+    /// Follows every payment that is open in the ledger: at a start, and what other gateways leave. What is only signed
+    /// is in the hands of the gateway that signed it, or becomes redeemable when that one has ended.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn watch_open(&self, gateway: &Arc<Gateway>) -> Result<(), LedgerError> {
-        let states = State::ALL.into_iter().filter(|state| state.is_open()).collect();
+        let open = |state: &State| state.is_open() && *state != State::Signed;
+        let states = State::ALL.into_iter().filter(open).collect();
         let mut filter = PaymentFilter { states, limit: 500, ..PaymentFilter::default() };
         loop {
             let page = gateway.ledger.payments(filter.clone()).await?;

@@ -389,12 +389,15 @@ async fn stop_what_leaks(gateway: &Gateway, report: &Report, now: Timestamp) {
         tracing::error!(wallet = name, reason, "stopped");
         let stop = Suspension { scope, by: crate::log::BY.to_owned(), reason, at: now };
         gateway.stops.add(stop.clone());
+        let scope = stop.scope.clone();
         let body = json!({"wallet": name, "class": finding.class.as_str(), "transaction": finding.transaction});
         let note = Note { kind: "chain-alarm", by: String::new(), body, at: now };
-        for told in [gateway.ledger.suspend(stop).await, gateway.ledger.note(note).await] {
-            if let Err(error) = told {
-                tracing::error!(%error, "the stop holds in this process only");
-            }
+        match gateway.ledger.suspend(stop).await {
+            Ok(()) => gateway.stops.told(&scope),
+            Err(error) => tracing::error!(%error, "the stop holds in this process only"),
+        }
+        if let Err(error) = gateway.ledger.note(note).await {
+            tracing::error!(%error, "the alarm could not be recorded");
         }
     }
 }

@@ -38,6 +38,9 @@ const RECONCILE_MS: u64 = 600_000;
 /// How often the records are signed for, if there are new ones, in milliseconds.
 const CHECKPOINT_MS: u64 = 2_000;
 
+/// How long it is at least between two looks at what other gateways did, in milliseconds.
+const OTHERS_MS: u64 = 200;
+
 /// Operators' calls that carry modules at a time.
 const STAGING: usize = 2;
 
@@ -102,6 +105,12 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let ledger: Arc<dyn Ledger> = Arc::new(store);
     let signed = !ledger.checkpoints(1).await.map_err(|e| fail("ledger")(&e))?.is_empty();
     let log = Log::open(&config.ledger, store_id, fresh, signed).map_err(|e| fail("ledger.log-key")(&e))?;
+    ledger
+        .agree("currency", config.gateway.currency.clone(), now)
+        .await
+        .map_err(|e| other_word("gateway.currency", "", e))?;
+    let of_the_log = ledger.agree("log-key", log.verifier().to_string(), now).await;
+    of_the_log.map_err(|e| other_word("ledger.log-key", &format!("{}: ", config.ledger.log_key.display()), e))?;
     match log.compare(&*ledger, now).await.map_err(|e| fail("ledger.anchor")(&e))? {
         Some(stop) => tracing::error!(why = stop.reason, "nothing is signed until an operator lifts this stop"),
         None => tracing::info!(key = %log.verifier(), "records are checked with this key"),
@@ -110,9 +119,11 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         // Nothing could serve in their place: better told at once.
         config.check_modules().map_err(|e| fail("paths")(&e))?;
     }
+    let base = reload::of_the_ledger(&*ledger, &config, &environment).await;
+    let base = base.map_err(|why| StartError(format!("the ledger's generation: {why}")))?;
     let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
     let mut signers = std::collections::BTreeMap::new();
-    for (name, settings) in &config.wallets {
+    for (name, settings) in &base.as_ref().unwrap_or(&config).wallets {
         let signer = wallet::load(name, settings).map_err(|e| fail("wallet")(&e))?;
         tracing::info!(wallet = name, address = %signer.address(), "wallet");
         signers.insert(name.clone(), signer);
@@ -127,7 +138,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let local = |a: &Acceptor| a.listener.local_addr().map_err(|e| fail("listen")(&e));
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 
-    let first = FirstStart::stage(&engine, &*ledger, config, now).await.map_err(|e| fail("ledger")(&e))?;
+    let shared = config.common().is_some();
+    let first = FirstStart::stage(&engine, &*ledger, config, base, now).await.map_err(|e| fail("ledger")(&e))?;
     for denies in first.snapshot.policies.errors() {
         tracing::error!("{denies}; every purchase it judges is denied");
     }
@@ -174,6 +186,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
     tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));
     tasks.spawn(vouch(Arc::clone(&gateway), stopped.clone()));
+    if shared {
+        tasks.spawn(follow_others(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
+    }
     tasks.spawn(compare(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks })
@@ -182,6 +197,42 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
 /// What compiled policies are authenticated with: from the store's key, which is not in their folder.
 fn code_key(store: &[u8; 32]) -> [u8; 32] {
     Sha256::new().chain_update(b"countersign compiled policies v1").chain_update(store).finalize().into()
+}
+
+/// A word that the ledger does not agree to.
+fn other_word(key: &str, place: &str, error: LedgerError) -> StartError {
+    StartError(match error {
+        LedgerError::Conflict(stands) => format!(
+            "{key}: {place}this ledger has been kept with `{stands}` since it was first used, and that never changes"
+        ),
+        other => format!("{key}: {place}{other}"),
+    })
+}
+
+/// Takes over what other gateways on the ledger decide: stops, generations, and payments that somebody must follow.
+async fn follow_others(gateway: Arc<Gateway>, reloader: Arc<Reloader>, mut stop: watch::Receiver<bool>) {
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            now = gateway.ledger.changed(seen) => seen = now,
+            // What could not be taken over is tried again.
+            () = gateway.clock.sleep(EXPIRY_MS) => {}
+        }
+        let changes = gateway.stops.changes();
+        match gateway.ledger.suspensions().await {
+            Ok(stops) => gateway.stops.take_over(changes, stops),
+            Err(error) => tracing::warn!(%error, "the stops that other gateways ordered could not be read"),
+        }
+        reloader.adopt().await;
+        if let Err(error) = gateway.chains.watch_open(&gateway).await {
+            tracing::warn!(%error, "the payments of other gateways could not be read");
+        }
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = gateway.clock.sleep(OTHERS_MS) => {}
+        }
+    }
 }
 
 /// Lets lapsed approvals go, so that their budgets come back without anybody asking.
@@ -275,7 +326,7 @@ pub async fn run(config: Config, environment: Environment) -> Result<(), StartEr
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| fail("signal")(&e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fail("signal")(&e))?;
-    let running = start(config, environment, Patience::default()).await?;
+    let running = Box::pin(start(config, environment, Patience::default())).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

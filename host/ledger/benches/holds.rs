@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "a measurement that cannot be made stops")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
+#[path = "../tests/ledger/backend.rs"]
+mod backend;
 #[path = "../tests/ledger/common.rs"]
 mod common;
 

@@ -177,3 +177,17 @@ pub(crate) fn note(conn: &Connection, note: &Note) -> Answer<Done<()>> {
     append(conn, note.at, note.kind, json!({ "by": note.by, "body": note.body }))?;
     Ok(Done::Keep(()))
 }
+
+/// The first word about something stands.
+pub(crate) fn agree(conn: &Connection, what: &str, word: &str, at: Timestamp) -> Answer<Done<()>> {
+    let key = format!("agreed:{what}");
+    match one(conn, "SELECT v FROM meta WHERE k=?1", [&key], |r| r.get::<_, String>(0))? {
+        Some(stands) if stands == word => Ok(Done::Undo(())),
+        Some(stands) => Err(Fault::conflict(stands)),
+        None => {
+            run(conn, "INSERT INTO meta(k,v) VALUES(?1,?2)", (&key, word))?;
+            append(conn, at, "agreed", json!({ "what": what, "word": word }))?;
+            Ok(Done::Keep(()))
+        }
+    }
+}

@@ -550,6 +550,24 @@ impl Ledger for SqliteLedger {
         self.write(Class::Growth, move |conn| admin::note(conn, &note))
     }
 
+    fn agree(&self, what: &'static str, word: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(at);
+        self.write(Class::Relief, move |conn| admin::agree(conn, what, &word, at))
+    }
+
+    fn changed(&self, seen: u64) -> Fut<'_, u64> {
+        let changed = self.changed.clone();
+        Box::pin(async move {
+            let Some(mut changed) = changed else { return std::future::pending().await };
+            let heard = changed.wait_for(|now| *now > seen).await.map(|now| *now);
+            match heard {
+                Ok(now) => now,
+                // The writer has ended; nobody else will be heard of.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
     fn tree_head(&self) -> Fut<'_, Result<TreeHead, LedgerError>> {
         self.read(audit::head)
     }

@@ -18,6 +18,7 @@ mod proxy;
 mod reader;
 mod reload;
 mod sections;
+mod shared;
 mod units;
 mod vendors;
 mod wallets;
@@ -53,7 +54,7 @@ use reader::{Item, Source, Table};
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
-    /// SHA-256 of its text, lower-case hex.
+    /// SHA-256 of its text, lower-case hex; with a shared ledger, of what gateways have in common.
     pub sha256: String,
     /// What relative paths in it start from.
     pub base_dir: PathBuf,
@@ -95,6 +96,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Environment variables that hold secrets; children must not inherit them.
     pub secret_env: BTreeSet<String>,
+    /// The file in two parts, with a shared ledger.
+    parted: Option<shared::Parted>,
     /// Where each key stands, for mistakes that only show later.
     places: BTreeMap<String, reader::Place>,
 }
@@ -182,9 +185,14 @@ impl Config {
         let agents = root.named("agent", name, |_, item| AgentConfig::read(&item))?;
         let operators = root.named("operator", name, |_, item| OperatorConfig::read(&item))?;
 
+        let parted = match &ledger.store {
+            Store::Sqlite { .. } => None,
+            Store::Postgres { .. } => Some(shared::part(text).map_err(|why| ConfigError::file(path, why))?),
+        };
+        let said = parted.as_ref().map_or(text, |parted| parted.common.as_str());
         let mut config = Self {
             path: path.to_owned(),
-            sha256: hex::encode(Sha256::digest(text.as_bytes())),
+            sha256: hex::encode(Sha256::digest(said.as_bytes())),
             base_dir: base.to_owned(),
             gateway,
             ledger,
@@ -205,6 +213,7 @@ impl Config {
             operators: operators.into_iter().collect(),
             warnings: Vec::new(),
             secret_env: source.secret_env.into_inner(),
+            parted,
             places: source.places.into_inner(),
         };
         config.check_references()?;
@@ -249,8 +258,12 @@ impl Config {
             check("gateway.tls.key".to_owned(), &tls.key, Kind::Secret)?;
             check("gateway.tls.cert".to_owned(), &tls.cert, Kind::Config)?;
         }
-        let Store::Sqlite { path } = &self.ledger.store;
-        check("ledger.url".to_owned(), path, Kind::Ledger)?;
+        match &self.ledger.store {
+            Store::Sqlite { path } => check("ledger.url".to_owned(), path, Kind::Ledger)?,
+            // The folder itself is the ledger's to check: it must not be written to by others.
+            Store::Postgres { roots: Some(roots), .. } => check("ledger.roots".to_owned(), roots, Kind::Config)?,
+            Store::Postgres { roots: None, .. } => {}
+        }
         // Made when they are first needed.
         for (key, path) in [
             ("ledger.log-key", Some(&self.ledger.log_key)),
@@ -356,6 +369,11 @@ impl Config {
                 warnings.push(format!("mandate {name}: `unobserved` does nothing unless `doors` lists \"sign\""));
             }
         }
+        if let Store::Postgres { .. } = &self.ledger.store
+            && self.parted.as_ref().is_some_and(|parted| has_password(&parted.own))
+        {
+            warnings.push("ledger.url has a password: keep it in a file, and name that in ledger.password".to_owned());
+        }
         if self.mandates.is_empty() {
             warnings.push("there is no [[mandate]], so every purchase is denied".to_owned());
         }
@@ -364,6 +382,12 @@ impl Config {
         warnings.extend(unused.map(|name| format!("policy.{name}: no mandate uses it, so it judges nothing")));
         warnings
     }
+}
+
+/// Whether the URL in this part of a file has a password.
+fn has_password(own: &str) -> bool {
+    let url = own.parse::<toml::Table>().ok().and_then(|t| Some(t.get("ledger")?.get("url")?.as_str()?.to_owned()));
+    url.is_some_and(|url| url.split_once('@').is_some_and(|(user, _)| user.matches(':').count() > 1))
 }
 
 fn read_mandates(root: &mut Table<'_>) -> Result<Vec<MandateConfig>, ConfigError> {

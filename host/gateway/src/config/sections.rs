@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use countersign_core::ledger::Caps;
+use countersign_ledger::Database;
 
 use super::egress::HostPattern;
 use super::reader::{Item, Read, Table};
@@ -124,10 +125,19 @@ pub enum Store {
         /// The database file.
         path: PathBuf,
     },
+    /// A server that several gateways share.
+    Postgres {
+        /// Which, and how to get in.
+        database: Box<Database>,
+        /// This gateway's own folder, for its copy.
+        folder: PathBuf,
+        /// Certificates that its server is believed by, beside the public ones.
+        roots: Option<PathBuf>,
+    },
 }
 
 impl Ledger {
-    pub(super) const KEYS: &'static [&'static str] = &["url", "log-key", "anchor"];
+    pub(super) const KEYS: &'static [&'static str] = &["url", "path", "password", "roots", "log-key", "anchor"];
 
     pub(super) fn read(table: Option<Table<'_>>, base: &std::path::Path) -> Read<Self> {
         let default = || Store::Sqlite { path: base.join(Store::DEFAULT) };
@@ -135,7 +145,17 @@ impl Ledger {
             let store = default();
             return Ok(Self { log_key: store.beside("log-key"), store, anchor: None });
         };
-        let store = table.take("url").map(|url| Store::read(&url)).transpose()?.unwrap_or_else(default);
+        let store = match table.take("url") {
+            Some(url) if Store::is_shared(&url)? => Store::shared(&url, &mut table)?,
+            url => {
+                for key in ["path", "password", "roots"] {
+                    if let Some(item) = table.take(key) {
+                        return Err(item.error("only a ledger in PostgreSQL has one").hint("remove it"));
+                    }
+                }
+                url.map(|url| Store::file(&url)).transpose()?.unwrap_or_else(default)
+            }
+        };
         let log_key = table.take("log-key").map(|item| item.path()).transpose()?;
         let anchor = table.take("anchor").map(|item| item.path()).transpose()?;
         Ok(Self { log_key: log_key.unwrap_or_else(|| store.beside("log-key")), store, anchor })
@@ -145,29 +165,50 @@ impl Ledger {
 impl Store {
     const DEFAULT: &'static str = "countersign.db";
 
-    /// The database's path with another ending: its place is writable and private already.
+    /// A path whose place is writable and private already: the database's with another ending, or in the folder of the
+    /// copy.
     pub(super) fn beside(&self, ending: &str) -> PathBuf {
-        let Self::Sqlite { path } = self;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
+        let (folder, name) = match self {
+            Self::Sqlite { path } => (path.parent(), path.file_name().unwrap_or_default()),
+            Self::Postgres { folder, .. } => (Some(folder.as_path()), "countersign".as_ref()),
+        };
+        let mut name = name.to_owned();
         name.push(".");
         name.push(ending);
-        path.with_file_name(name)
+        folder.unwrap_or(std::path::Path::new("")).join(name)
     }
 
-    fn read(item: &Item<'_>) -> Read<Self> {
+    fn is_shared(url: &Item<'_>) -> Read<bool> {
+        let text = url.str()?;
+        Ok(["postgres:", "postgresql:"].iter().any(|scheme| text.starts_with(scheme)))
+    }
+
+    fn shared(url: &Item<'_>, table: &mut Table<'_>) -> Read<Self> {
+        let password = table.take("password").map(|item| item.secret()).transpose()?;
+        let database = Database::new(url.str()?, password.as_ref().map(super::Secret::expose));
+        let database = database.map_err(|why| {
+            url.error(why)
+                .hint("such as \"postgres://countersign@db.internal:5432/countersign\", and `password` beside it")
+        })?;
+        let folder = table.take("path").ok_or_else(|| {
+            url.error("`path` is missing: each gateway keeps its own copy of a shared ledger")
+                .hint("name a private folder of this gateway's alone, such as path = \"ledger\"")
+        })?;
+        let roots = table.take("roots").map(|item| item.path()).transpose()?;
+        Ok(Self::Postgres { database: Box::new(database), folder: folder.path()?, roots })
+    }
+
+    fn file(item: &Item<'_>) -> Read<Self> {
         let text = item.str()?;
-        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return Err(item.error("PostgreSQL comes later").hint("use \"sqlite:countersign.db\" with this version"));
-        }
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path {
             Some(":memory:") => Err(item.error("a ledger in memory would forget what was spent").hint("name a file")),
             Some(path) if !path.is_empty() && !path.contains(['?', '#', '\0']) => {
                 Ok(Self::Sqlite { path: item.resolve(path) })
             }
-            _ => {
-                Err(item.error("not a ledger").hint("write \"sqlite:\" and a path, such as \"sqlite:countersign.db\""))
-            }
+            _ => Err(item.error("not a ledger").hint(
+                "write \"sqlite:\" and a path, such as \"sqlite:countersign.db\"; or a URL that begins with postgres://",
+            )),
         }
     }
 }

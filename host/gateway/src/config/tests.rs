@@ -322,7 +322,9 @@ fn values_are_checked_where_they_stand() {
     check(listen, "listen = \"127.0.0.1:8403\"", "the same as listen");
     check("currency = \"USD\"", "currency = \"usd\"", "three capital letters");
     check("gateway.internal:8443", "*.internal", "expected a host");
-    check("sqlite:countersign.db", "postgres://db/x", "PostgreSQL comes later");
+    check("sqlite:countersign.db", "postgres://db/x", "a user");
+    check("sqlite:countersign.db", "postgres://me@db", "a database");
+    check("sqlite:countersign.db", "postgres://me@db/x", "`path` is missing");
     check("sqlite:countersign.db", "sqlite::memory:", "forget");
     check("sqlite:countersign.db", "sqlite:", "not a ledger");
     check("sqlite:countersign.db", "countersign.db", "not a ledger");

@@ -100,6 +100,10 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         }
         (Method::PUT, ["v1", "policies", policy, "module"]) => policies::put_module(admin, policy, request).await,
         (Method::POST, ["v1", "policies", "rollback"]) => policies::rollback(admin, request).await,
+        (Method::POST, ["v1", "policies", "files"]) => {
+            operator.need(OperatorRole::PolicyAdmin)?;
+            Box::pin(policies::activate_files(admin, &operator.name)).await
+        }
         (Method::POST, ["v1", "payments", id, "use"]) => {
             let (body, operator) = said(gateway, request, uses::MAX_CALL, OperatorRole::Approver).await?;
             let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
@@ -354,8 +358,9 @@ async fn suspend(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Result<
     gateway.stops.add(suspension.clone());
     tracing::warn!(scope = %scope, by = operator.name, "suspended");
     let durable = gateway.ledger.suspend(suspension.clone()).await;
-    if let Err(error) = &durable {
-        tracing::error!(%error, "the suspension holds in this process only");
+    match &durable {
+        Ok(()) => gateway.stops.told(&scope),
+        Err(error) => tracing::error!(%error, "the suspension holds in this process only"),
     }
     let mut view = views::suspension(&suspension);
     if let Some(map) = view.as_object_mut() {

@@ -117,6 +117,17 @@ pub(super) async fn rollback(admin: &Admin, request: Request<Incoming>) -> Resul
     activated(admin, done.await)
 }
 
+/// `POST /v1/policies/files`: what this gateway's files say serves at every gateway on the shared ledger.
+pub(super) async fn activate_files(admin: &Admin, operator: &str) -> Result<Answer, Problem> {
+    let place = one_of_few(admin)?;
+    let (reloader, by) = (Arc::clone(&admin.reloader), operator.to_owned());
+    let done = to_its_end(async move {
+        let _place = place;
+        reloader.activate_files(&by).await
+    });
+    activated(admin, done.await)
+}
+
 /// A place among the few calls that carry and compile modules at a time: memory is finite. Taken before
 /// anything is read, and kept until the work has ended, whoever still waits for it.
 pub(super) fn one_of_few(admin: &Admin) -> Result<OwnedSemaphorePermit, Problem> {
@@ -141,7 +152,7 @@ fn activated(admin: &Admin, done: Result<u64, Refused>) -> Result<Answer, Proble
             let code = match why.stage.as_str() {
                 "not-found" => Code::NotFound,
                 "forbidden" => Code::Forbidden,
-                "pinned" | "mandate" => Code::Conflict,
+                "pinned" | "mandate" | "superseded" | "needs-restart" => Code::Conflict,
                 "record" => Code::LedgerUnavailable,
                 _ => Code::BadRequest,
             };

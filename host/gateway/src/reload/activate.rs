@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::generation::{Generation, Origin};
 use countersign_core::ledger::LedgerError;
+use countersign_core::seams::Rail;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::X402;
 use countersign_engine::{PolicySet, PolicySpec};
@@ -35,12 +36,17 @@ impl Reloader {
             return Ok(record.number);
         }
         let policies = self.stage(&candidate, &serving, record.number.saturating_add(1)).await?;
-        self.remember(&candidate.parts, &serving).await.map_err(unrecorded)?;
+        self.remember(&candidate, &serving).await.map_err(unrecorded)?;
         self.swap(candidate, policies).await
     }
 
     /// The staged set; the live one, if it is made of the same policies.
-    async fn stage(&self, candidate: &Candidate, serving: &Restored, number: u64) -> Result<Arc<PolicySet>, Refused> {
+    pub(super) async fn stage(
+        &self,
+        candidate: &Candidate,
+        serving: &Restored,
+        number: u64,
+    ) -> Result<Arc<PolicySet>, Refused> {
         let live = Arc::clone(&self.gateway.live.load().policies);
         let same = candidate.parts.len() == serving.parts.len()
             && candidate.parts.iter().zip(&serving.parts).all(|(a, b)| a.serves_as(b));
@@ -77,9 +83,10 @@ impl Reloader {
     }
 
     /// Keeps the bytes a generation needs, before it serves.
-    async fn remember(&self, parts: &[Part], serving: &Restored) -> Result<(), LedgerError> {
+    async fn remember(&self, candidate: &Candidate, serving: &Restored) -> Result<(), LedgerError> {
         let known = |p: &&Part| !serving.parts.iter().any(|s| s.serves_as(p));
-        let blobs: Vec<_> = parts.iter().filter(known).flat_map(Part::blobs).collect();
+        let mut blobs: Vec<_> = candidate.parts.iter().filter(known).flat_map(Part::blobs).collect();
+        blobs.extend(candidate.common());
         if blobs.is_empty() { Ok(()) } else { self.gateway.ledger.remember(blobs).await }
     }
 
@@ -90,7 +97,11 @@ impl Reloader {
             return Err(superseded());
         }
         may_still(&candidate.by, &live.config)?;
-        let config = candidate.configured(&live.config);
+        let base = self.state().base.as_ref().map(|base| candidate.configured(base));
+        let config = match &base {
+            Some(base) => base.restrict(&self.state().said.config),
+            None => candidate.configured(&live.config),
+        };
         candidate.check(&config)?;
         let last = self.state().record.clone();
         let file = candidate.config.as_ref().map_or(last.config_sha256.as_str(), |config| &config.sha256);
@@ -103,7 +114,7 @@ impl Reloader {
         let tightened = untold || !same_restrictions(&live.config, &live.config.restrict(&config));
         self.write_down(&mut record, tightened).await.map_err(unrecorded)?;
         let number = record.number;
-        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let rail = self.rail_of(&config);
         let (origin, by) = (candidate.origin, candidate.by);
         let serving = Restored {
             number,
@@ -114,6 +125,7 @@ impl Reloader {
         let next = Snapshot { generation: number, config, policies, rail };
         self.serve(next, |state| {
             state.serving = serving;
+            state.base = base;
             state.record = record;
             state.untold = false;
             state.unreadable.clear();
@@ -172,8 +184,13 @@ impl Reloader {
         }
     }
 
+    /// What reads offers with this configuration's assets.
+    pub(super) fn rail_of(&self, config: &Config) -> Arc<dyn Rail> {
+        Arc::new(X402::new(Arc::new(config.assets.clone())))
+    }
+
     /// The one place where what serves changes.
-    async fn serve(&self, next: Snapshot, known: impl FnOnce(&mut State)) {
+    pub(super) async fn serve(&self, next: Snapshot, known: impl FnOnce(&mut State)) {
         let other_nodes = self.gateway.live.load().config.networks != next.config.networks;
         if let Err(error) = self.gateway.chains.configure(&next.config.networks) {
             tracing::error!(%error, "the chain nodes stay as they were");
@@ -211,6 +228,12 @@ impl Reloader {
     async fn write_down(&self, record: &mut Generation, tightened: bool) -> Result<(), LedgerError> {
         let ledger = &self.gateway.ledger;
         let why = match ledger.activate(record.clone(), tightened).await {
+            // Another gateway's, which this one must serve first.
+            Err(LedgerError::Conflict(why)) if self.is_shared() => {
+                return Err(LedgerError::Conflict(format!(
+                    "another gateway changed what serves meanwhile ({why}); look again"
+                )));
+            }
             Err(LedgerError::Conflict(why)) => why,
             done => return done,
         };
@@ -251,11 +274,14 @@ fn superseded() -> Refused {
 }
 
 fn unrecorded(error: LedgerError) -> Refused {
+    if let LedgerError::Conflict(why) = error {
+        return refused("superseded", "", why);
+    }
     refused("record", "", format!("it could not be written down, so it does not serve: {error}"))
 }
 
 /// Whether two configurations restrict the same.
-fn same_restrictions(a: &Config, b: &Config) -> bool {
+pub(super) fn same_restrictions(a: &Config, b: &Config) -> bool {
     a.agents == b.agents
         && a.operators == b.operators
         && a.limits == b.limits

@@ -168,6 +168,11 @@ impl Candidate {
         config
     }
 
+    /// With a shared ledger: the configuration's part that all gateways have in common.
+    pub(super) fn common(&self) -> Option<Vec<u8>> {
+        Some(self.config.as_ref()?.common()?.as_bytes().to_vec())
+    }
+
     /// How it is recorded. It is whole until somebody knows better.
     pub(super) fn record(&self, number: u64, at: Timestamp, config_sha256: &str) -> Generation {
         Generation {

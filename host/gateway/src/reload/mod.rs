@@ -11,6 +11,7 @@
 //! | `files` | reads everything once, at rest |
 //! | `part`, `candidate` | what would serve: the files, with what operators put in their place |
 //! | `activate` | stage, record, swap |
+//! | `adopt` | with a shared ledger: what others activated, and files that differ |
 //! | `operator` | modules put and generations gone back to |
 //! | `start` | the first generation of a process |
 //! | `report` | how it looks from outside |
@@ -20,6 +21,7 @@
 //! await).
 
 mod activate;
+mod adopt;
 mod candidate;
 mod files;
 mod operator;
@@ -43,7 +45,7 @@ use crate::state::Gateway;
 
 pub use files::load;
 pub use start::FirstStart;
-pub(crate) use start::has_good_one;
+pub(crate) use start::{has_good_one, of_the_ledger};
 
 use candidate::{Candidate, Restored};
 use files::{Files, Said, Sight, look};
@@ -73,6 +75,8 @@ struct State {
     record: Generation,
     /// What it was made of.
     serving: Restored,
+    /// With a shared ledger: its generation's configuration, of which this gateway's file may only take away.
+    base: Option<Config>,
     /// What the files said when they could last be read.
     said: Said,
     /// Digest of the last files looked at, unless they must be looked at again whatever they say.
@@ -138,6 +142,10 @@ impl Reloader {
                 return None;
             }
             Ok(Sight::Partly(config)) => {
+                if self.is_shared() {
+                    self.restrict_here(&config).await;
+                    return None;
+                }
                 // Whatever is being staged must not undo what this takes away.
                 self.sees(None);
                 self.restrict(&config).await;
@@ -150,6 +158,12 @@ impl Reloader {
             }
         };
         self.state().said = Said::by(&files);
+        if self.is_shared() {
+            if self.sees(Some(files.seen)) {
+                self.keep_in_mind(&files).await;
+            }
+            return None;
+        }
         if !self.sees(Some(files.seen)) {
             if self.state().untold {
                 // Told as soon as the store writes again, whether or not anybody edits.

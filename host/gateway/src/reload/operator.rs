@@ -96,7 +96,7 @@ impl Reloader {
     }
 
     /// A refused change of an operator's is recorded with their name.
-    async fn told(&self, done: Result<u64, Refused>, by: &str) -> Result<u64, Refused> {
+    pub(super) async fn told(&self, done: Result<u64, Refused>, by: &str) -> Result<u64, Refused> {
         if let (Err(why), Ok(now)) = (&done, self.now()) {
             self.note("policies-refused", by, why, now).await;
         }

@@ -6,6 +6,7 @@ use countersign_engine::{PolicyStatus, StartedFrom};
 use serde_json::{Value, json};
 
 use super::Reloader;
+use super::adopt::drifts;
 
 impl Reloader {
     /// `GET /v1/policies`.
@@ -23,13 +24,17 @@ impl Reloader {
             policies.push(json!({"name": name, "state": "invalid", "error": message}));
         }
         let record = &state.record;
+        let differs = match state.base {
+            Some(_) => drifts(&state),
+            None => record.overrides_files() || record.origin == Origin::Restart,
+        };
         json!({
             "generation": record.number,
             "activated_at": record.at.to_string(),
             "origin": record.origin,
             "by": record.by,
             "restores": record.restores,
-            "config_drift": last_error.is_some() || record.overrides_files() || record.origin == Origin::Restart,
+            "config_drift": last_error.is_some() || differs,
             "last_error": last_error,
             "policies": policies,
         })

@@ -1,5 +1,6 @@
 //! The first generation of a process: the files; if their modules cannot be used, the last good one of the
-//! same configuration; if there is none, a denial for every policy that cannot be loaded.
+//! same configuration; if there is none, a denial for every policy that cannot be loaded. With a shared ledger that has a
+//! generation, it is that one, whatever the files say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::candidate::{Candidate, Restored};
 use super::files::{Files, Said, read};
 use super::part::Part;
 use super::{Refused, State, refused};
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::state::Snapshot;
 
 /// What a process starts with.
@@ -51,6 +52,25 @@ impl Past {
     }
 }
 
+/// The configuration that a shared ledger's newest generation was made of, with this gateway's own part; nothing, if the
+/// ledger is this gateway's alone, or has no generation.
+///
+/// # Errors
+/// When it cannot be read back, or does not go with our own.
+pub(crate) async fn of_the_ledger(
+    ledger: &dyn Ledger,
+    own: &Config,
+    environment: &Environment,
+) -> Result<Option<Config>, String> {
+    if own.common().is_none() {
+        return Ok(None);
+    }
+    match ledger.generations(None, 1).await.map_err(|e| e.to_string())?.first() {
+        Some(newest) => super::adopt::base(ledger, own, environment, newest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Whether this store ever had a generation whose policies could all be loaded.
 ///
 /// # Errors
@@ -68,11 +88,15 @@ impl FirstStart {
         engine: &Arc<Engine>,
         ledger: &dyn Ledger,
         config: Config,
+        base: Option<Config>,
         now: Timestamp,
     ) -> Result<Self, LedgerError> {
         let past = Past::of(ledger).await?;
         let files = tokio::task::block_in_place(|| read(config));
         let begin = Begin { engine, ledger, past: &past, files: &files, now };
+        if let (Some(base), Some(last)) = (base, &past.last) {
+            return begin.adopted(last, base).await;
+        }
         let wrong = match begin.files_as_they_are().await? {
             Ok(first) => return begin.record(first, None).await,
             Err(wrong) => wrong,
@@ -130,6 +154,39 @@ impl Begin<'_> {
         Ok(staged.map(|set| First { candidate, set, whole: true, unreadable: BTreeMap::new() }))
     }
 
+    /// The generation of a shared ledger; where its policies cannot be loaded here, they deny.
+    async fn adopted(&self, last: &Generation, base: Config) -> Result<FirstStart, LedgerError> {
+        let restored = Restored::from_ledger(self.ledger, last).await?;
+        let candidate = Candidate::adopted(last, restored.clone(), base.clone());
+        let specs = specs(&candidate.parts);
+        let stage = || tokio::task::block_in_place(|| self.engine.stage(last.number, &specs));
+        let staged =
+            candidate.check(&base).and_then(|()| stage().map_err(|e| refused(e.stage.code(), &e.policy, e.message)));
+        let (set, last_error) = match staged {
+            Ok(set) => (set, None),
+            Err(wrong) => {
+                tracing::error!(stage = wrong.stage, policy = wrong.policy, "{}", wrong.message);
+                let set = tokio::task::block_in_place(|| self.engine.stage_or_deny(last.number, &specs));
+                (set, Some((self.now, wrong)))
+            }
+        };
+        let base = candidate.configured(&base);
+        let config = base.restrict(&self.files.config);
+        let state = State {
+            serving: restored,
+            base: Some(base),
+            record: last.clone(),
+            said: Said::by(self.files),
+            seen: Some(self.files.seen),
+            last_error,
+            untold: false,
+            unreadable: BTreeMap::new(),
+        };
+        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let snapshot = Snapshot { generation: last.number, config, policies: Arc::new(set), rail };
+        Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), state } })
+    }
+
     /// The last good generation, if only its modules are at fault. Under a configuration that was edited
     /// meanwhile it does not serve: nobody ever approved its policies together with those agents, limits
     /// and mandates.
@@ -179,14 +236,17 @@ impl Begin<'_> {
         let record = match &self.past.last {
             Some(last) if goes_on(last, &wanted) => last.clone(),
             _ => {
-                self.ledger.remember(candidate.parts.iter().flat_map(Part::blobs).collect()).await?;
+                let blobs = candidate.parts.iter().flat_map(Part::blobs).chain(candidate.common());
+                self.ledger.remember(blobs.collect()).await?;
                 self.ledger.activate(wanted.clone(), true).await?;
                 wanted
             }
         };
         self.ledger.require_generation(record.number).await?;
         let generation = record.number;
+        let base = self.files.config.common().map(|_| config.clone());
         let state = State {
+            base,
             serving: Restored {
                 number: generation,
                 parts: candidate.parts,

@@ -34,8 +34,17 @@ const SETTINGS: &str =
 pub struct Database {
     config: Config,
     place: String,
-    tls: Option<Arc<ClientConfig>>,
+    tls: bool,
+    roots: Option<Arc<ClientConfig>>,
 }
+
+impl PartialEq for Database {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+}
+
+impl Eq for Database {}
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,12 +53,12 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Reads `postgres://user:password@host:port/database`. Other machines are reached over TLS only, and believed by
-    /// `roots`; on this one TLS is used if the URL says `sslmode=require`. A password given here replaces the URL's.
+    /// Reads `postgres://user:password@host:port/database`. Other machines are reached over TLS only; on this one it is
+    /// used if the URL says `sslmode=require`. A password given here replaces the URL's.
     ///
     /// # Errors
     /// Says what the URL lacks; never tells its password.
-    pub fn new(url: &str, password: Option<&str>, roots: Arc<ClientConfig>) -> Result<Self, String> {
+    pub fn new(url: &str, password: Option<&str>) -> Result<Self, String> {
         let mut config: Config =
             url.parse().map_err(|_| "it is not postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned())?;
         let [host] = config.get_hosts() else { return Err("it must name one host".to_owned()) };
@@ -73,7 +82,19 @@ impl Database {
             .keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(20));
         let place = format!("{host}:{port}/{database}");
-        Ok(Self { config, place, tls: tls.then_some(roots) })
+        Ok(Self { config, place, roots: None, tls })
+    }
+
+    /// The same, whose server is believed by `roots`. Without them none is reached over TLS.
+    #[must_use]
+    pub fn believing(self, roots: Arc<ClientConfig>) -> Self {
+        Self { roots: Some(roots), ..self }
+    }
+
+    /// Whether the URL had a password, or one was given.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
     }
 
     /// Host, port and database.
@@ -85,13 +106,14 @@ impl Database {
     /// Connects within bounds. What the server says unasked goes to `heard`.
     pub(crate) async fn connect(&self, heard: impl FnMut(AsyncMessage) + Send + 'static) -> Result<Client, Trouble> {
         let connecting = async {
-            let client = match &self.tls {
-                Some(tls) => {
-                    let (client, connection) = self.config.connect(Rustls(Arc::clone(tls))).await?;
+            let client = match &self.roots {
+                Some(roots) if self.tls => {
+                    let (client, connection) = self.config.connect(Rustls(Arc::clone(roots))).await?;
                     drive(connection, heard);
                     client
                 }
-                None => {
+                // Where TLS is asked for, this refuses: the configuration requires it and this cannot.
+                _ => {
                     let (client, connection) = self.config.connect(NoTls).await?;
                     drive(connection, heard);
                     client

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 use countersign_core::time::Timestamp;
 use countersign_ledger::{Database, OpenError, Options, SqliteLedger};
 use rusqlite::types::Value;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::postgres::Postgres;
 
@@ -19,11 +18,6 @@ pub(crate) const FILE: &str = "copy.db";
 pub(crate) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(Postgres::start)
-}
-
-/// Nobody is believed: these tests stay on this machine.
-pub(crate) fn nobody() -> Arc<ClientConfig> {
-    Arc::new(ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// A name for a database of a test's own.
@@ -41,7 +35,7 @@ pub(crate) fn database(folder: &Path) -> Database {
         server().create_database(&name);
         name
     });
-    Database::new(&server().url(name), None, nobody()).unwrap()
+    Database::new(&server().url(name), None).unwrap()
 }
 
 /// Opens it.

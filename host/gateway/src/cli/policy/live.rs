@@ -19,13 +19,17 @@ pub(in crate::cli) struct Activate {
     #[command(flatten)]
     remote: Remote,
     /// The policy, as the configuration names it.
-    name: String,
+    #[arg(required_unless_present = "files")]
+    name: Option<String>,
     /// The module to serve in place of the file's, until the file changes.
-    #[arg(long)]
-    module: PathBuf,
+    #[arg(long, required_unless_present = "files")]
+    module: Option<PathBuf>,
     /// A JSON file with its settings; those it has, if not given.
     #[arg(long)]
     settings: Option<PathBuf>,
+    /// With a shared ledger: let what this gateway's files say serve at every gateway.
+    #[arg(long, conflicts_with_all = ["name", "module", "settings"])]
+    files: bool,
 }
 
 /// `countersign policy rollback`.
@@ -73,7 +77,12 @@ pub(super) async fn list(remote: &Remote, environment: &Environment) -> Outcome 
 
 pub(super) async fn activate(command: &Activate, environment: &Environment) -> Outcome {
     let unread = |path: &Path, e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
-    let module = std::fs::read(&command.module).map_err(|e| unread(&command.module, &e))?;
+    let (Some(name), Some(module)) = (&command.name, &command.module) else {
+        let client = Client::new(&command.remote, environment)?;
+        tell(&command.remote, &client.must(Method::POST, "/v1/policies/files", None).await?);
+        return Ok(());
+    };
+    let module = std::fs::read(module).map_err(|e| unread(module, &e))?;
     let settings = match &command.settings {
         None => None,
         Some(path) => {
@@ -83,7 +92,7 @@ pub(super) async fn activate(command: &Activate, environment: &Environment) -> O
         }
     };
     let body = json!({"module_base64": STANDARD.encode(module), "settings": settings});
-    let path = format!("/v1/policies/{}/module", encode(&command.name));
+    let path = format!("/v1/policies/{}/module", encode(name));
     let answer = Client::new(&command.remote, environment)?.must(Method::PUT, &path, Some(body)).await?;
     tell(&command.remote, &answer);
     Ok(())
