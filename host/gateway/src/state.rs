@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use countersign_core::ledger::Ledger;
+use countersign_core::ledger::{Ledger, PaymentFacts, SuspensionScope};
 use countersign_core::seams::{Clock, Judge, Rail, Signer};
 use countersign_core::spend::SpendRequest;
 use countersign_core::verdict::Judgement;
@@ -83,4 +83,17 @@ pub struct Gateway {
     pub listeners: [std::net::SocketAddr; 2],
     /// Where people reach this gateway, for links: `http://127.0.0.1:8402`.
     pub base_url: String,
+}
+
+impl Gateway {
+    /// What stops a payment with these facts, if anything does. Before it says that something does, it asks the ledger:
+    /// another gateway may have lifted it this moment. What only this process knows stops all the same.
+    pub async fn stopped(&self, facts: &PaymentFacts) -> Option<SuspensionScope> {
+        let changes = self.stops.changes();
+        self.stops.covering(facts)?;
+        if let Ok(suspensions) = self.ledger.suspensions().await {
+            self.stops.take_over(changes, suspensions);
+        }
+        self.stops.covering(facts)
+    }
 }

@@ -1,9 +1,10 @@
 //! Durable holds: how many a second, how long each takes, and what a large store changes.
-//! `cargo bench -p countersign-ledger --bench holds [-- GROWTH]`
+//! `cargo bench -p countersign-ledger --bench holds [-- GROWTH | shared]`
 //!
 //! One run prints: what the disk does alone (4 KiB overwritten and `fdatasync`ed), one transaction for each
 //! hold, group commit at 1, 16, 64 and 256 callers over many budgets and over a single one, and, with
-//! GROWTH payments (say 1000000), what a commit costs as the store grows to them. Each caller waits for its
+//! GROWTH payments (say 1000000), what a commit costs as the store grows to them; with `shared`, the same on a
+//! PostgreSQL server of its own (durable, on this machine), for one gateway and for two. Each caller waits for its
 //! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
 
 #![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "a measurement that cannot be made stops")]
@@ -13,6 +14,8 @@
 mod backend;
 #[path = "../tests/ledger/common.rs"]
 mod common;
+#[path = "../tests/ledger/postgres.rs"]
+mod postgres;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -22,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use countersign_core::ledger::{Committed, Ledger};
 use countersign_core::verdict::Window;
-use countersign_ledger::SqliteLedger;
+use countersign_ledger::{Database, SqliteLedger};
 
 use common::{Rig, T0, block, commit, hold};
 
@@ -80,10 +83,15 @@ fn place(ledger: &SqliteLedger, n: u64, budgets: u64) {
 
 /// `callers` threads that each wait for their answer, over so many budgets.
 fn held(ledger: &SqliteLedger, next: &AtomicU64, callers: usize, budgets: u64, what: &str) -> f64 {
+    held_by(&[ledger], next, callers, budgets, what)
+}
+
+/// The same, by callers of several gateways in turn.
+fn held_by(ledgers: &[&SqliteLedger], next: &AtomicU64, callers: usize, budgets: u64, what: &str) -> f64 {
     let stop = AtomicBool::new(false);
     let began = Instant::now();
     let took = thread::scope(|scope| {
-        let caller = || {
+        let caller = |ledger: &SqliteLedger| {
             let mut took = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 let n = next.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +101,8 @@ fn held(ledger: &SqliteLedger, next: &AtomicU64, callers: usize, budgets: u64, w
             }
             took
         };
-        let running: Vec<_> = (0..callers).map(|_| scope.spawn(caller)).collect();
+        let ledgers = ledgers.iter().cycle().take(callers);
+        let running: Vec<_> = ledgers.map(|ledger| scope.spawn(|| caller(ledger))).collect();
         thread::sleep(LINE);
         stop.store(true, Ordering::Relaxed);
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -134,6 +143,30 @@ fn main() {
     if growth > 0 {
         grow(&ledger, &next, growth);
     }
+    if std::env::args().any(|argument| argument == "shared") {
+        shared(best);
+    }
+}
+
+/// The same holds on PostgreSQL, beside the best that one file did.
+fn shared(one_file: f64) {
+    let server = postgres::Postgres::start();
+    server.create_database("holds");
+    let database = Database::new(&server.url("holds"), None).unwrap();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let open = |n: u8, folder: &tempfile::TempDir| {
+        SqliteLedger::open_shared(folder.path(), &database, [n; 16], Rig::options(), T0).unwrap()
+    };
+    let next = AtomicU64::new(1);
+    let one = open(1, &folders[0]);
+    let mut best = 0.0_f64;
+    for callers in [1, 16, 64, 256] {
+        best = held(&one, &next, callers, 16, "PostgreSQL, one gateway").max(best);
+    }
+    println!("a read of facts, with what others wrote asked for: {:.0} us", facts(&one));
+    let two = open(2, &folders[1]);
+    let both = held_by(&[&one, &two], &next, 256, 16, "PostgreSQL, two gateways");
+    println!("one file over PostgreSQL: {:.1}; two gateways over one: {:.2}", one_file / best, both / best);
 }
 
 /// What a commit costs as the store fills: CPU, and how much of it is the store's size.

@@ -54,7 +54,7 @@ impl Purchase {
     ) -> Result<Reply, Problem> {
         let id = permit.payment();
         let paying = Paying { id, facts, state: State::Signed, proven: None, flight };
-        if let Some(scope) = self.gateway.stops.covering(&paying.facts) {
+        if let Some(scope) = self.gateway.stopped(&paying.facts).await {
             // The key was not used: this hold, and only this one, may be let go.
             self.never_signed(id, "suspended before the key was used").await;
             return Err(suspended(&scope.to_string(), id, State::Released));
@@ -72,7 +72,7 @@ impl Purchase {
     pub(super) async fn represent(self, payment: PaymentView) -> Result<Reply, Problem> {
         let (id, state) = (payment.id, payment.state);
         let flight = self.gateway.flights.begin(id);
-        if let Some(scope) = self.gateway.stops.covering(&payment.facts) {
+        if let Some(scope) = self.gateway.stopped(&payment.facts).await {
             return Err(suspended(&scope.to_string(), id, state));
         }
         // Whatever can fail without a signature comes before the payload is touched.

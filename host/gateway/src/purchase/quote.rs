@@ -142,7 +142,7 @@ impl Purchase {
         if combined.verdict == Verdict::Deny {
             return Ok(denied(reasons));
         }
-        if let Some(scope) = self.gateway.stops.covering(&candidate.facts) {
+        if let Some(scope) = self.gateway.stopped(&candidate.facts).await {
             return Ok(denied(vec![by_host(Code::Suspended.code(), &format!("an operator suspended {scope}"))]));
         }
         if let Some(refused) = self.not_covered(mandate, payer, candidate, &judgement).await {
