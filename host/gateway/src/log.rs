@@ -91,10 +91,7 @@ impl Log {
                 let why = "this key is gone, and the ledger's records were signed with it; put it back";
                 return Err(LogError::File(path.clone(), why.to_owned()));
             }
-            None => {
-                write_seed(path, &fresh)?;
-                fresh
-            }
+            None => write_seed(path, &fresh)?,
         };
         Self::of(config, store_id, &seed)
     }
@@ -235,17 +232,28 @@ fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, LogError> {
     bytes.map(Some).ok_or_else(|| fail("not a log key: expected 64 hex digits".to_owned()))
 }
 
-fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), LogError> {
+/// Writes a first key, unless somebody was faster: then theirs is the key.
+fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<[u8; 32], LogError> {
     let fail = file_error(path);
-    // Whole or not at all: half a key would keep the gateway from starting.
+    // Whole or not at all: half a key would keep the gateway from starting. Gateways that share a key may start at
+    // the same moment, so each writes a file of its own, and the first to give it its name wins.
     let mut next = path.as_os_str().to_owned();
-    next.push(".new");
+    next.push(format!(".{}.new", std::process::id()));
     let next = PathBuf::from(next);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(&fail)?;
     file.write_all(format!("{}\n", hex::encode(seed)).as_bytes()).and_then(|()| file.sync_all()).map_err(&fail)?;
-    fs::rename(&next, path).map_err(&fail)?;
+    let named = fs::hard_link(&next, path);
+    fs::remove_file(&next).map_err(&fail)?;
+    let written = match named {
+        Ok(()) => *seed,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            read_seed(path)?.ok_or_else(|| LogError::File(path.to_owned(), "this key came and went".to_owned()))?
+        }
+        Err(e) => return Err(fail(e)),
+    };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
+    Ok(written)
 }
 
 /// The last whole line of an anchor. A line that was not finished is of a checkpoint nobody was told of.

@@ -1,12 +1,13 @@
 //! `countersign serve`: configuration → build → spawn → drain.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use countersign_core::ledger::{Ledger, LedgerError};
-use countersign_core::seams::Clock;
+use countersign_core::seams::{Clock, Signer};
 use countersign_core::time::Timestamp;
 use countersign_engine::Engine;
 use sha2::{Digest as _, Sha256};
@@ -119,15 +120,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         // Nothing could serve in their place: better told at once.
         config.check_modules().map_err(|e| fail("paths")(&e))?;
     }
-    let base = reload::of_the_ledger(&*ledger, &config, &environment).await;
-    let base = base.map_err(|why| StartError(format!("the ledger's generation: {why}")))?;
+    let base = ledgers_word(&*ledger, &config, &environment).await?;
     let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
-    let mut signers = std::collections::BTreeMap::new();
-    for (name, settings) in &base.as_ref().unwrap_or(&config).wallets {
-        let signer = wallet::load(name, settings).map_err(|e| fail("wallet")(&e))?;
-        tracing::info!(wallet = name, address = %signer.address(), "wallet");
-        signers.insert(name.clone(), signer);
-    }
+    let mut signers = signers(base.as_ref().unwrap_or(&config))?;
     let tls_files = config.gateway.tls.clone();
     let acceptor = tls_files.map(|t| acceptor(&t)).transpose()?;
     let scheme = if acceptor.is_some() { "https" } else { "http" };
@@ -139,7 +134,16 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 
     let shared = config.common().is_some();
-    let first = FirstStart::stage(&engine, &*ledger, config, base, now).await.map_err(|e| fail("ledger")(&e))?;
+    let first = match FirstStart::stage(&engine, &*ledger, config.clone(), base, now).await {
+        // Another gateway made the first generation meanwhile: it is ours, too.
+        Err(LedgerError::Conflict(_)) if shared => {
+            let base = ledgers_word(&*ledger, &config, &environment).await?;
+            signers = self::signers(base.as_ref().unwrap_or(&config))?;
+            FirstStart::stage(&engine, &*ledger, config, base, now).await
+        }
+        first => first,
+    };
+    let first = first.map_err(|e| fail("ledger")(&e))?;
     for denies in first.snapshot.policies.errors() {
         tracing::error!("{denies}; every purchase it judges is denied");
     }
@@ -192,6 +196,26 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(compare(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks })
+}
+
+/// The configuration of a shared ledger's newest generation, if there is one.
+async fn ledgers_word(
+    ledger: &dyn Ledger,
+    config: &Config,
+    environment: &Environment,
+) -> Result<Option<Config>, StartError> {
+    let base = reload::of_the_ledger(ledger, config, environment).await;
+    base.map_err(|why| StartError(format!("the ledger's generation: {why}")))
+}
+
+/// The wallets of a configuration.
+fn signers(config: &Config) -> Result<BTreeMap<String, Arc<dyn Signer>>, StartError> {
+    let load = |(name, settings): (&String, &config::WalletConfig)| {
+        let signer = wallet::load(name, settings).map_err(|e| fail("wallet")(&e))?;
+        tracing::info!(wallet = name, address = %signer.address(), "wallet");
+        Ok((name.clone(), signer))
+    };
+    config.wallets.iter().map(load).collect()
 }
 
 /// What compiled policies are authenticated with: from the store's key, which is not in their folder.
