@@ -8,6 +8,31 @@ mod backend;
 mod postgres;
 
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
+mod doubt;
+#[cfg(test)]
+mod fleet;
+#[cfg(test)]
+mod gateways;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "it is a library's there")]
+#[path = "../../../model/src/linear.rs"]
+mod linear;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod same;
+#[cfg(test)]
+mod walls;
+#[cfg(test)]
+mod worker;
+
+#[cfg(test)]
 #[path = "../ledger/budgets.rs"]
 mod budgets;
 #[cfg(test)]
