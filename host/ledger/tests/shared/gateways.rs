@@ -59,7 +59,7 @@ fn lifetime(limit: u64, amount: u64) -> [Hold; 1] {
 fn one_budget_is_never_overspent_by_three_gateways() {
     const LIMIT: u64 = 150;
     let three = Three::new();
-    let open = Mutex::new(Vec::<(u64, u64)>::new());
+    let open = Mutex::new(Vec::<(usize, u64, u64)>::new());
     let (back, granted) = (AtomicU64::new(0), AtomicU64::new(0));
     let refused = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -68,12 +68,12 @@ fn one_budget_is_never_overspent_by_three_gateways() {
             scope.spawn(move || {
                 let mut dice = Dice::new(caller);
                 for turn in 0..20 {
-                    let ledger = &three.ledgers[usize::try_from(dice.below(3)).unwrap()];
+                    let which = usize::try_from(dice.below(3)).unwrap();
                     let (n, amount) = (caller * 100 + turn, 1 + dice.below(5));
-                    match put(ledger, commit(n, T0, &lifetime(LIMIT, amount))) {
+                    match put(&three.ledgers[which], commit(n, T0, &lifetime(LIMIT, amount))) {
                         Committed::Granted { .. } => {
                             granted.fetch_add(amount, Ordering::SeqCst);
-                            open.lock().unwrap().push((n, amount));
+                            open.lock().unwrap().push((which, n, amount));
                         }
                         Committed::Refused(Refusal::Budget(why)) => {
                             assert!(why.used <= LIMIT && why.used + amount > LIMIT, "{why:?}");
@@ -83,11 +83,13 @@ fn one_budget_is_never_overspent_by_three_gateways() {
                     }
                     if dice.below(3) == 0 {
                         let taken = open.lock().unwrap().pop();
-                        let Some((n, amount)) = taken else { continue };
-                        // Whoever granted it: another gateway ends it.
-                        let ledger = &three.ledgers[usize::try_from(dice.below(3)).unwrap()];
-                        let what = if dice.below(2) == 0 { Event::SignerRefused } else { Event::Redeemed };
-                        step(ledger, event(n, State::Signed, what, T0)).unwrap();
+                        let Some((which, n, amount)) = taken else { continue };
+                        // Only where it was granted is it known that no signature exists; a chain is read anywhere.
+                        let (which, what) = match dice.below(2) {
+                            0 => (which, Event::SignerRefused),
+                            _ => ((which + 1) % 3, Event::Redeemed),
+                        };
+                        step(&three.ledgers[which], event(n, State::Signed, what, T0)).unwrap();
                         if what == Event::SignerRefused {
                             back.fetch_add(amount, Ordering::SeqCst);
                         }
@@ -266,7 +268,6 @@ fn what_callers_of_three_gateways_saw_has_an_order() {
                     let call = Call { asks: Asked::Take(amount), asked, answered: Some((moment(), told)) };
                     calls.lock().unwrap().push(call);
                     if told == Told::Done && dice.below(2) == 0 {
-                        let ledger = &three.ledgers[usize::try_from((caller + 1) % 3).unwrap()];
                         let asked = moment();
                         step(ledger, event(n, State::Signed, Event::SignerRefused, T0)).unwrap();
                         let call = Call { asks: Asked::Give(amount), asked, answered: Some((moment(), Told::Done)) };

@@ -129,11 +129,11 @@ fn a_gateway_that_was_taken_for_ended_goes_on_in_a_new_epoch() {
     let [gateway, other] = [(); 2].map(|()| Gateway::new());
     let (ledger, beside) = (gateway.open(&database), other.open(&database));
     granted(&ledger, commit(1, T0, &[]));
+    let began = (ledger.epoch(), beside.epoch());
     server().sql(&name, "update countersign.writer set ended=true where epoch=1");
     until("its payment is followed", || state(&beside, 1) == State::Redeemable);
-    let before = ledger.epoch();
     granted(&ledger, commit(2, T0, &[]));
-    assert!(ledger.epoch() > before.max(beside.epoch()), "{}", ledger.epoch());
+    assert_eq!((began, ledger.epoch(), beside.epoch()), ((1, 2), 3, 2));
     assert_eq!((state(&beside, 2), state(&ledger, 1)), (State::Signed, State::Redeemable));
     let theirs = format!("select epoch from countersign.payment where purchase='purchase-2' and epoch={}", ledger.epoch());
     assert_eq!(server().sql(&name, &theirs), ledger.epoch().to_string());

@@ -14,6 +14,8 @@ mod doubt;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod frozen;
+#[cfg(test)]
 mod gateways;
 #[cfg(test)]
 mod kills;

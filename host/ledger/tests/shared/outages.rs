@@ -76,7 +76,7 @@ fn under_load(what: impl FnOnce(&mut Postgres, &Load, &[SqliteLedger; 2])) {
             std::panic::resume_unwind(why);
         }
     });
-    ledgers.each_ref().map(until_it_writes);
+    ledgers.iter().for_each(until_it_writes);
     let (held, spent) = used(&ledgers[0], "b", T0);
     drop(ledgers);
     for gateway in &gateways {
@@ -101,7 +101,7 @@ fn a_server_that_crashes_loses_nothing_that_was_answered() {
             load.more(60);
             postgres.kill();
             postgres.restart();
-            ledgers.each_ref().map(until_it_writes);
+            ledgers.iter().for_each(until_it_writes);
         }
     });
 }
@@ -113,7 +113,7 @@ fn sessions_that_are_ended_at_any_moment_are_taken_up_again() {
             load.more(7);
             postgres.disconnect();
         }
-        ledgers.each_ref().map(until_it_writes);
+        ledgers.iter().for_each(until_it_writes);
     });
 }
 
@@ -134,7 +134,7 @@ fn a_frozen_server_leaves_nobody_waiting_and_is_taken_up_again() {
             assert!(matches!(told, Err(LedgerError::Unavailable(_))), "nothing old is served: {told:?}");
         }
         postgres.resume();
-        ledgers.each_ref().map(until_it_writes);
+        ledgers.iter().for_each(until_it_writes);
         load.more(60);
     });
 }
