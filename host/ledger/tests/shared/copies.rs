@@ -1,14 +1,12 @@
 //! A copy that is lost, old, of something else, or ahead of its database: made anew, brought up to date, or refused in
 //! clear words; never served as if nothing had been.
 
-use std::panic::AssertUnwindSafe;
-
 use countersign_core::ledger::{Ledger, LedgerError};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
 use countersign_ledger::{Database, SqliteLedger, check_integrity};
 
-use crate::backend::{self, FILE, contents, fresh, server};
+use crate::backend::{FILE, contents, fresh, server};
 use crate::common::*;
 use crate::fleet::{Gateway, database, until};
 
@@ -91,8 +89,8 @@ fn a_copy_that_is_older_than_the_changes_that_are_kept_is_made_anew() {
     let gateway = begun(&database, 1..5);
     let old = kept(&gateway);
     buy(&gateway.open(&database), 5..50);
-    // All of them; the first that it needs; one in the middle, as a clock that was set back leaves it.
-    for dropped in ["true", "seq=(select min(seq)+5 from countersign.change)", "seq=(select max(seq)-5 from countersign.change)"] {
+    // One in the middle, as a clock that was set back leaves it; the first half; all of them.
+    for dropped in ["seq=(select max(seq)-5 from countersign.change)", "seq<20", "true"] {
         put_back(&gateway, &old);
         server().sql(&name, &format!("update countersign.change set body=null where {dropped}"));
         let again = gateway.open(&database);
@@ -106,7 +104,7 @@ fn a_copy_that_is_older_than_the_changes_that_are_kept_is_made_anew() {
 fn a_copy_of_another_ledger_is_refused() {
     let ((_, ours), (_, theirs)) = (database(), database());
     let gateway = begun(&ours, 1..10);
-    let other = begun(&theirs, 1..30);
+    let other = begun(&theirs, 101..130);
     refused_to_open(&gateway, &theirs, "is not of the ledger in this database");
     refused_to_open(&other, &ours, "is not of the ledger in this database");
     let (empty, nothing) = database();
@@ -220,16 +218,17 @@ fn a_row_that_was_edited_in_the_database_is_found() {
         step(&ledger, event(1, State::Redeemable, Event::Redeemed, T0)).unwrap();
     }
     gateway.check(&database);
-    let ours = contents(&gateway.path);
+    let windows = |gateway: &Gateway| contents(&gateway.path)["budget_window"].clone();
+    let ours = windows(&gateway);
     server().sql(&name, "update countersign.budget_window set spent=0");
     // A copy that follows keeps what it knows; one that is made of it shows what is wrong.
-    drop(gateway.open(&database));
-    assert_eq!(contents(&gateway.path)["budget_window"], ours["budget_window"]);
     let new = Gateway::new();
     drop(new.open(&database));
+    drop(gateway.open(&database));
+    drop(new.open(&database));
+    assert_eq!(windows(&gateway), ours);
+    assert_ne!(windows(&new), ours);
     let found = check_integrity(&new.path).unwrap();
     assert!(!found.is_sound() && !found.counters.is_empty(), "{found:#?}");
-    assert_ne!(contents(&new.path)["budget_window"], ours["budget_window"]);
-    let differs = std::panic::catch_unwind(AssertUnwindSafe(|| backend::check_with(&gateway.path, &database)));
-    assert!(differs.is_err(), "the comparison of all tests finds nothing");
+    assert!(check_integrity(&gateway.path).unwrap().is_sound());
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign_core::ledger::Ledger;
+use countersign_core::time::Timestamp;
 use countersign_ledger::{Database, OpenError, Options, SqliteLedger, check_integrity};
 
 use crate::backend::{self, FILE, fresh, nobody, server};
@@ -52,11 +53,15 @@ impl Gateway {
     }
 
     pub(crate) fn try_open(&self, database: &Database) -> Result<SqliteLedger, OpenError> {
-        SqliteLedger::open_shared(self.folder(), database, self.name, Rig::options(), T0)
+        unlocked(|| SqliteLedger::open_shared(self.folder(), database, self.name, Rig::options(), T0))
     }
 
     pub(crate) fn open(&self, database: &Database) -> SqliteLedger {
         self.try_open(database).unwrap()
+    }
+
+    pub(crate) fn open_at(&self, database: &Database, now: Timestamp) -> SqliteLedger {
+        unlocked(|| SqliteLedger::open_shared(self.folder(), database, self.name, Rig::options(), now)).unwrap()
     }
 
     /// Brings the copy, which nobody has open, up to date: it is sound, and the database has the same rows.
@@ -67,6 +72,20 @@ impl Gateway {
         assert!(found.is_sound(), "{found:#?}");
         backend::check_with(&self.path, database);
     }
+}
+
+/// Opens what this process has closed. A program that another test starts at that moment has its files, and so the
+/// lock, until it runs.
+pub(crate) fn unlocked(open: impl Fn() -> Result<SqliteLedger, OpenError>) -> Result<SqliteLedger, OpenError> {
+    let mut opened = open();
+    until("the copy is unlocked", || {
+        let locked = matches!(opened, Err(OpenError::Locked(_)));
+        if locked {
+            opened = open();
+        }
+        !locked
+    });
+    opened
 }
 
 /// Waits until something is so.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use countersign_core::ledger::{Committed, Ledger, LedgerError};
 use countersign_core::payment::State;
@@ -37,7 +38,11 @@ impl Load {
             let n = self.next.fetch_add(1, Ordering::SeqCst);
             match block(ledger.commit(commit(n, T0, &[hold("b", Window::Lifetime, 1 << 40, 1)]))) {
                 Ok(Committed::Granted { .. }) => drop(self.answered.lock().unwrap().insert(n)),
-                Err(LedgerError::Unavailable(_)) => drop(self.unknown.lock().unwrap().insert(n)),
+                Err(LedgerError::Unavailable(_)) => {
+                    self.unknown.lock().unwrap().insert(n);
+                    // As callers do that were told to try later.
+                    thread::park_timeout(Duration::from_millis(20));
+                }
                 other => panic!("{other:?}"),
             }
         }

@@ -7,7 +7,7 @@ use countersign_ledger::SqliteLedger;
 
 use crate::backend::contents;
 use crate::common::*;
-use crate::fleet::{Dice, Gateway, database};
+use crate::fleet::{Dice, Gateway, database, unlocked};
 use crate::worker::text;
 
 /// Histories, unless the environment says otherwise.
@@ -67,8 +67,10 @@ fn one_history_leaves_the_same_rows_in_both_kinds_of_ledger() {
         let path = alone.path().join("ledger.db");
         // Opened more than once, so that epochs and what was in flight are compared too.
         for part in 0..3 {
-            let one = SqliteLedger::open(&path, Rig::options(), T0).unwrap();
-            let shared = gateway.open(&database);
+            // Later than all that was: a gateway that shares its ledger begins no earlier than that.
+            let now = at(part * OPS * 400);
+            let one = unlocked(|| SqliteLedger::open(&path, Rig::options(), now)).unwrap();
+            let shared = gateway.open_at(&database, now);
             for op in part * OPS / 3..(part + 1) * OPS / 3 {
                 let [one, shared] = [&one, &shared].map(|ledger| apply(ledger, seed, op));
                 assert_eq!(one, shared, "seed {seed}, step {op}");

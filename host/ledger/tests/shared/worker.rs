@@ -12,7 +12,7 @@ use countersign_core::verdict::{Hold, Window};
 use countersign_ledger::SqliteLedger;
 
 use crate::common::*;
-use crate::fleet::at_url;
+use crate::fleet::{at_url, unlocked};
 
 /// Callers of a worker.
 const CALLERS: u64 = 4;
@@ -49,8 +49,9 @@ fn worker() {
     let first: u64 = text("SHARED_FIRST").unwrap().parse().unwrap();
     let mut name = [0xcc; 16];
     name[..8].copy_from_slice(&first.to_be_bytes());
-    let opened = SqliteLedger::open_shared(folder.as_ref(), &at_url(&url), name, Rig::options(), T0);
-    let ledger = opened.unwrap();
+    let database = at_url(&url);
+    let open = || SqliteLedger::open_shared(folder.as_ref(), &database, name, Rig::options(), T0);
+    let ledger = unlocked(open).unwrap();
     say("epoch", ledger.epoch());
     thread::scope(|scope| {
         for caller in 0..CALLERS {
