@@ -92,7 +92,8 @@ fn a_commit_that_is_still_on_its_way_is_waited_for() {
     let pair = Pair::new();
     for n in 1..=10 {
         pair.proxy.next(Fate::Late);
-        let waiting = "select count(*) from pg_stat_activity where wait_event_type='Lock' and datname=current_database()";
+        let waiting =
+            "select count(*) from pg_stat_activity where wait_event_type='Lock' and datname=current_database()";
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| block(pair.far.commit(commit(n, T0, &of_one()))));
             until("it asks after its commit", || server().sql(&pair.name, waiting) != "0");
@@ -154,7 +155,12 @@ fn the_server_crashes_with_a_commit_unanswered() {
         let told = std::thread::scope(|scope| {
             let asks = scope.spawn(|| block(ledger.commit(commit(n, T0, &of_one()))));
             until("the commit is sent", || proxy.met() == n);
-            let there = || postgres.sql(&name, &format!("select count(*) from countersign.payment where attempt=1 and purchase='purchase-{n}'"));
+            let there = || {
+                postgres.sql(
+                    &name,
+                    &format!("select count(*) from countersign.payment where attempt=1 and purchase='purchase-{n}'"),
+                )
+            };
             if fate == Fate::Unanswered {
                 until("the server has it", || there() == "1");
             }

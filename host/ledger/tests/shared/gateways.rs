@@ -1,11 +1,13 @@
 //! Several gateways on one database: what one of them was answered binds the others.
 
+use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread;
 
 use countersign_core::ledger::{
-    ApprovalState, Commit, Committed, Finalized, Grant, Ledger, LedgerError, Refusal, Reopened, Suspension,
+    ApprovalState, Commit, Committed, Finalized, Fut, Grant, Ledger, LedgerError, Refusal, Reopened, Suspension,
     SuspensionScope,
 };
 use countersign_core::payment::{Event, State};
@@ -133,6 +135,41 @@ fn a_purchase_has_one_live_attempt_and_a_nonce_one_use_over_all_gateways() {
     three.end();
 }
 
+/// Asks for all of it before any of it is answered.
+fn at_once(mut asked: Vec<Fut<'_, bool>>) -> Vec<bool> {
+    let mut told: Vec<Option<bool>> = asked.iter().map(|_| None).collect();
+    block(poll_fn(|cx| {
+        for (ask, told) in asked.iter_mut().zip(&mut told).filter(|(_, told)| told.is_none()) {
+            if let Poll::Ready(done) = ask.as_mut().poll(cx) {
+                *told = Some(done);
+            }
+        }
+        if told.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    told.into_iter().flatten().collect()
+}
+
+#[test]
+fn an_attempt_may_take_the_place_of_another_in_one_turn() {
+    let three = Three::new();
+    let [a, b, _] = &three.ledgers;
+    for round in 1..=20_u64 {
+        // By its name the new one comes before the old one, as clocks that differ let it.
+        let (old, new) = (round * 10 + 5, round * 10);
+        let attempt = |n| Commit { key: key(round), ..commit(n, T0, &lifetime(1 << 40, 1)) };
+        granted(a, attempt(old));
+        // While the first is written, the others queue: they are one turn.
+        let told = at_once(vec![
+            Box::pin(async { a.expire_approvals(T0).await.is_ok() }),
+            Box::pin(async { a.transition(event(old, State::Signed, Event::SignerRefused, T0)).await.is_ok() }),
+            Box::pin(async { matches!(a.commit(attempt(new)).await, Ok(Committed::Granted { .. })) }),
+        ]);
+        assert_eq!(told, [true; 3], "round {round}");
+        assert_eq!((state(b, old), state(b, new)), (State::Released, State::Signed));
+    }
+    three.end();
+}
+
 #[test]
 fn a_stop_at_one_gateway_stops_the_others_at_once() {
     let three = Three::new();
@@ -195,7 +232,7 @@ fn what_comes_back_and_what_is_final_is_booked_once() {
         step(b, event(n, State::Signed, Event::Redeemed, T0)).unwrap();
         let (_, before) = used(c, "b", T0);
         let booked = three.together(|_, ledger| block(ledger.refund(came_back(n, 400, n))));
-        assert!(booked.iter().any(|b| *b == Ok(State::Refunded)), "{booked:?}");
+        assert!(booked.contains(&Ok(State::Refunded)), "{booked:?}");
         for ledger in &three.ledgers {
             let view = block(ledger.payment(payment_id(n))).unwrap().unwrap();
             assert_eq!(view.state, State::Refunded, "{booked:?}");

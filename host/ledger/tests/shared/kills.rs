@@ -32,7 +32,7 @@ fn gateways_that_are_killed_lose_nothing_and_spend_nothing_twice() {
     for _ in 0..kills {
         let which = usize::try_from(dice.below(2)).unwrap();
         let worker = workers.remove(which);
-        worker.hear(&mut told, "asks", 1 + dice.below(60));
+        worker.hear(&mut told, "asks", 1 + dice.below(40));
         worker.kill(&mut told);
         // What was answered is everywhere, at once.
         if let Some(n) = told.of("granted").last() {
@@ -135,7 +135,8 @@ fn a_gateway_that_was_taken_for_ended_goes_on_in_a_new_epoch() {
     granted(&ledger, commit(2, T0, &[]));
     assert_eq!((began, ledger.epoch(), beside.epoch()), ((1, 2), 3, 2));
     assert_eq!((state(&beside, 2), state(&ledger, 1)), (State::Signed, State::Redeemable));
-    let theirs = format!("select epoch from countersign.payment where purchase='purchase-2' and epoch={}", ledger.epoch());
+    let theirs =
+        format!("select epoch from countersign.payment where purchase='purchase-2' and epoch={}", ledger.epoch());
     assert_eq!(server().sql(&name, &theirs), ledger.epoch().to_string());
     drop((ledger, beside));
     gateway.check(&database);

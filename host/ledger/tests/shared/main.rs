@@ -1,5 +1,8 @@
 //! The same rules for a ledger in PostgreSQL: the tests of `ledger`, of which each also compares every row in the
 //! database with the copy's; and what several gateways, a failing server and a lost copy must do.
+//!
+//! COUNTERSIGN_KILLS=N kills gateways so often, COUNTERSIGN_CRASHES=N the server, and COUNTERSIGN_HISTORIES=N compares so
+//! many histories.
 
 #[cfg(test)]
 mod backend;

@@ -32,7 +32,10 @@ fn the_database_itself_refuses_what_must_not_be() {
     let gateway = Gateway::new();
     let ledger = gateway.open(&database);
     for n in 1..=4 {
-        granted(&ledger, commit(n, T0, &[hold("b", Window::Lifetime, 100, 10), hold("r", Window::Rolling(60), 100, 1)]));
+        granted(
+            &ledger,
+            commit(n, T0, &[hold("b", Window::Lifetime, 100, 10), hold("r", Window::Rolling(60), 100, 1)]),
+        );
     }
     step(&ledger, event(2, State::Signed, Event::Redeemed, T0)).unwrap();
     block(ledger.store_signature(payment_id(1), signature(1))).unwrap();
@@ -41,7 +44,7 @@ fn the_database_itself_refuses_what_must_not_be() {
     block(ledger.vote(cast(6, "alice", false, T0))).unwrap();
     let came = came_back(2, 400, 1);
     block(ledger.refund(came)).unwrap();
-    let head = "2".repeat(64);
+    let head = "2".repeat(32);
     drop(ledger);
     let id = |n| format!("'\\x{}'", hex::encode(payment_id(n).as_bytes()));
     let payment = |set: &str, n| format!("update countersign.payment set {set} where id={}", id(n));
@@ -54,16 +57,19 @@ fn the_database_itself_refuses_what_must_not_be() {
             "select string_agg(quote_ident(column_name),',' order by ordinal_position) from information_schema.columns
              where table_schema='countersign' and table_name='payment'",
         );
-        let new: Vec<String> = columns.split(',').map(|c| set.split(';').find_map(|s| s.strip_prefix(&format!("{c}="))).unwrap_or(c).to_owned()).collect();
+        let new: Vec<String> = columns
+            .split(',')
+            .map(|c| set.split(';').find_map(|s| s.strip_prefix(&format!("{c}="))).unwrap_or(c).to_owned())
+            .collect();
         format!(
             "insert into countersign.step(payment,n,at,state,why) values('\\x{head_id}',0,0,4,'');
              insert into countersign.payment({columns}) select {} from countersign.payment where id={}",
             new.join(","),
             id(1),
-            head_id = &head[..32],
+            head_id = head,
         )
     };
-    let new_id = format!("id='\\x{}'", &head[..32]);
+    let new_id = format!("id='\\x{head}'");
     for (sql, says) in [
         ("update countersign.budget_window set spent=lim+1".to_owned(), "budget_window_check"),
         ("update countersign.budget_window set held=-1".to_owned(), "held_check"),
@@ -108,7 +114,10 @@ fn the_database_itself_refuses_what_must_not_be() {
     let kept = "payment step refund finalized decision generation audit audit_node checkpoint head change writer";
     for table in kept.split_whitespace() {
         for how in ["delete from", "truncate"] {
-            let told = refusal(&name, &format!("{how} countersign.{table}{}", if how == "truncate" { " cascade" } else { "" }));
+            let told = refusal(
+                &name,
+                &format!("{how} countersign.{table}{}", if how == "truncate" { " cascade" } else { "" }),
+            );
             assert!(told.contains("nothing is deleted"), "{how} {table}: {told}");
         }
     }
@@ -128,7 +137,13 @@ fn the_database_knows_the_same_steps_as_the_table() {
     let states = State::ALL.map(|s| s.number().to_string()).join(", ");
     let check = "select pg_get_constraintdef(oid) from pg_constraint where conname='payment_state_check'";
     let check = server().sql(&name, check);
-    assert!(check.contains(&format!("[{}]", states.split(", ").map(|s| format!("({s})::bigint")).collect::<Vec<_>>().join(", "))), "{check}");
+    assert!(
+        check.contains(&format!(
+            "[{}]",
+            states.split(", ").map(|s| format!("({s})::bigint")).collect::<Vec<_>>().join(", ")
+        )),
+        "{check}"
+    );
 }
 
 /// Of each table: its columns in order with their kind and whether they may be missing, and its key.
@@ -140,14 +155,16 @@ fn the_tables_of_the_database_are_those_of_the_copies() {
     let gateway = Gateway::new();
     drop(gateway.open(&database));
     let raw = rusqlite::Connection::open(&gateway.path).unwrap();
-    let sql = "SELECT m.name,t.name,t.type,t.\"notnull\" OR t.pk>0,t.pk FROM sqlite_schema m, pragma_table_info(m.name) t
+    let sql =
+        "SELECT m.name,t.name,t.type,t.\"notnull\" OR t.pk>0,t.pk FROM sqlite_schema m, pragma_table_info(m.name) t
                WHERE m.type='table' AND m.name<>'copy' ORDER BY m.name,t.cid";
     let mut statement = raw.prepare(sql).unwrap();
     let mut ours = Tables::new();
     let mut keys = BTreeMap::<String, Vec<(u32, String)>>::new();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
-        let (table, column, kind): (String, String, String) = (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
+        let (table, column, kind): (String, String, String) =
+            (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
         let kind = match kind.as_str() {
             "INTEGER" => "bigint",
             "TEXT" => "text",

@@ -56,7 +56,11 @@ fn worker() {
     thread::scope(|scope| {
         for caller in 0..CALLERS {
             let ledger = &ledger;
-            scope.spawn(move || (0..).for_each(|turn| buy(ledger, first, first + turn * CALLERS + caller)));
+            scope.spawn(move || {
+                for turn in 0..SPAN {
+                    buy(ledger, first, first + turn * CALLERS + caller);
+                }
+            });
         }
     });
 }
@@ -102,7 +106,8 @@ impl Worker {
             let mut line = String::new();
             while out.read_line(&mut line).unwrap() > 0 {
                 let mut words = line.split_whitespace();
-                if let (true, Some("@"), Some(what), Some(n)) = (line.ends_with('\n'), words.next(), words.next(), words.next())
+                if let (true, Some("@"), Some(what), Some(n)) =
+                    (line.ends_with('\n'), words.next(), words.next(), words.next())
                 {
                     let _nobody_listens = said.send((what.to_owned(), n.parse().unwrap()));
                 }
