@@ -57,7 +57,7 @@ fn worker() {
         for caller in 0..CALLERS {
             let ledger = &ledger;
             scope.spawn(move || {
-                for turn in 0..SPAN {
+                for turn in 0..SPAN / CALLERS {
                     buy(ledger, first, first + turn * CALLERS + caller);
                 }
             });
