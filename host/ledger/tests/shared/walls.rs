@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::ledger::Ledger;
+use countersign_core::ledger::{Commit, FactsQuery, Ledger, PaymentFacts};
 use countersign_core::payment::{Event, State, TRANSITIONS};
 use countersign_core::verdict::Window;
 
 use crate::backend::server;
 use crate::common::*;
-use crate::fleet::{Gateway, database};
+use crate::fleet::{Dice, Gateway, database};
 
 /// What the server says to statements that it must refuse.
 fn refusal(name: &str, sql: &str) -> String {
@@ -121,6 +121,34 @@ fn the_database_itself_refuses_what_must_not_be() {
             assert!(told.contains("nothing is deleted"), "{how} {table}: {told}");
         }
     }
+    gateway.check(&database);
+}
+
+#[test]
+fn the_longest_paths_are_bought_approved_and_settled() {
+    let (_, database) = database();
+    let gateway = Gateway::new();
+    let ledger = gateway.open(&database);
+    let mut dice = Dice::new(1);
+    // Longer than a key of the database may be, and nothing that packs.
+    let long: String = (0..7_500)
+        .map(|_| char::from(b"0123456789abcdefghijklmnopqrstuv"[usize::try_from(dice.below(32)).unwrap()]))
+        .collect();
+    let path = format!("/{long}");
+    let facts = PaymentFacts { path: path.clone(), url: format!("https://api.example.com{path}"), ..facts() };
+    let of = |n| FactsQuery { path: path.clone(), ..facts_query(n) };
+    granted(&ledger, Commit { facts: facts.clone(), ..commit(1, T0, &[]) });
+    step(&ledger, event(1, State::Signed, Event::Redeemed, T0)).unwrap();
+    assert_eq!(block(ledger.facts(of(2))).unwrap().seller.last_price, Some(micros(1_000)));
+    reviewed(&ledger, Commit { facts: facts.clone(), ..in_review(2, T0, &[]) });
+    block(ledger.vote(cast(2, "alice", true, T0))).unwrap();
+    granted(&ledger, Commit { facts, ..resumed(2, T0, &[]) });
+    assert!(block(ledger.facts(of(3))).unwrap().approved.is_some());
+    // Another that begins the same way is another.
+    let other = FactsQuery { path: format!("{path}x"), ..facts_query(3) };
+    let other = block(ledger.facts(other)).unwrap();
+    assert_eq!((other.seller.last_price, other.approved), (None, None));
+    drop(ledger);
     gateway.check(&database);
 }
 
