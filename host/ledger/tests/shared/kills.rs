@@ -32,7 +32,7 @@ fn gateways_that_are_killed_lose_nothing_and_spend_nothing_twice() {
     for _ in 0..kills {
         let which = usize::try_from(dice.below(2)).unwrap();
         let worker = workers.remove(which);
-        worker.hear(&mut told, "asks", 1 + dice.below(40));
+        worker.hear(&mut told, "asks", 1 + dice.below(24));
         worker.kill(&mut told);
         // What was answered is everywhere, at once.
         if let Some(n) = told.of("granted").last() {

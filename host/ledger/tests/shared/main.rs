@@ -73,3 +73,7 @@ mod uses;
 #[cfg(test)]
 #[path = "../ledger/windows.rs"]
 mod windows;
+
+/// Random histories of a test: each takes a database of its own.
+#[cfg(test)]
+const CASES: u32 = 10;
