@@ -12,6 +12,7 @@ use countersign_core::spend::{History, Seller, Tally};
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 
+use crate::audit::cut;
 use crate::sql::{Answer, Fault, one, run, small};
 
 const MINUTE: u64 = 60_000;
@@ -117,11 +118,18 @@ pub(crate) fn paid(conn: &Connection, payment: PaymentId) -> Answer<()> {
     run(
         conn,
         "INSERT INTO price(workspace,host,method,path,value,at)
-           SELECT workspace,host,method,path,value,signed FROM payment WHERE id=?1
+           SELECT workspace,host,method,?2,value,signed FROM payment WHERE id=?1
          ON CONFLICT DO UPDATE SET value=excluded.value, at=excluded.at WHERE at<=excluded.at",
-        [payment.as_bytes()],
+        (payment.as_bytes(), remembered_path(conn, payment)?),
     )
     .map(drop)
+}
+
+/// A path as prices and approvals are remembered by it. It is part of a key, and PostgreSQL's keys have no room for the
+/// longest that a URL may have.
+fn remembered_path(conn: &Connection, payment: PaymentId) -> Answer<Option<String>> {
+    let path = one(conn, "SELECT path FROM payment WHERE id=?1", [payment.as_bytes()], |r| r.get::<_, String>(0))?;
+    Ok(path.map(|path| cut(&path)))
 }
 
 /// Learns from an approved purchase what a person was shown and let pass.
@@ -129,10 +137,10 @@ pub(crate) fn approved(conn: &Connection, payment: PaymentId, at: Timestamp) -> 
     run(
         conn,
         "INSERT INTO approved(workspace,host,method,path,pay_to,value,at)
-           SELECT workspace,host,method,path,pay_to,value,?2 FROM payment WHERE id=?1
+           SELECT workspace,host,method,?3,pay_to,value,?2 FROM payment WHERE id=?1
          ON CONFLICT DO UPDATE SET pay_to=excluded.pay_to, value=excluded.value, at=excluded.at
            WHERE at<=excluded.at",
-        (payment.as_bytes(), at.as_millis()),
+        (payment.as_bytes(), at.as_millis(), remembered_path(conn, payment)?),
     )
     .map(drop)
 }
@@ -155,10 +163,11 @@ pub(crate) fn facts(conn: &Connection, q: &FactsQuery) -> Answer<Facts> {
     }
     let sql = "SELECT first_paid FROM payee WHERE workspace=?1 AND pay_to=?2";
     let payee: Option<u64> = one(conn, sql, (&q.key.workspace, &q.pay_to), |r| r.get(0))?;
+    let path = cut(&q.path);
     let sql = "SELECT value FROM price WHERE workspace=?1 AND host=?2 AND method=?3 AND path=?4";
-    let last: Option<u64> = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &q.path), |r| r.get(0))?;
+    let last: Option<u64> = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &path), |r| r.get(0))?;
     let sql = "SELECT pay_to,value FROM approved WHERE workspace=?1 AND host=?2 AND method=?3 AND path=?4";
-    let approved = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &q.path), |r| {
+    let approved = one(conn, sql, (&q.key.workspace, &q.host, &q.method, &path), |r| {
         Ok(Approved { pay_to: r.get(0)?, value: micros(r.get(1)?) })
     })?;
     let seller = Seller {

@@ -135,7 +135,11 @@ async fn is_of(session: &mut Session, at: Position) -> Result<bool, Trouble> {
             at.seq, learned.head.seq
         )));
     }
-    Ok(learned.changes.first().is_none_or(|next| next.body.is_some()))
+    // Not only the next one: where the server's clock was set back, a later one may have been dropped before it.
+    let dropped = "SELECT EXISTS(SELECT FROM countersign.change WHERE seq>$1 AND body IS NULL)";
+    let seq = i64::try_from(at.seq).unwrap_or(i64::MAX);
+    let row = session.client().query_one(dropped, &[&seq]).await.map_err(|e| Trouble::Away(words(&e)))?;
+    Ok(!row.try_get::<_, bool>(0).map_err(|e| Trouble::Away(words(&e)))?)
 }
 
 /// Makes a new copy of everything, as of one moment.

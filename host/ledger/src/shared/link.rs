@@ -289,11 +289,12 @@ impl Link {
                     return Err(Trouble::InDoubt(trouble.to_string()));
                 }
                 Err(_) => {
+                    // Made inside the runtime: outside of it a timer panics.
                     #[expect(
                         clippy::disallowed_methods,
                         reason = "asking again, within bounds, is all there is to do"
                     )]
-                    self.runtime.block_on(tokio::time::sleep(REST));
+                    self.runtime.block_on(async { tokio::time::sleep(REST).await });
                 }
             }
         }

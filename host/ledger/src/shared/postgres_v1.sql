@@ -310,7 +310,7 @@ DECLARE kept text;
 BEGIN
   FOREACH kept IN ARRAY ARRAY['payment','step','refund','finalized','decision','generation','audit','audit_node',
                               'checkpoint','head','change','writer'] LOOP
-    EXECUTE format('CREATE TRIGGER kept BEFORE DELETE ON countersign.%I FOR EACH STATEMENT
+    EXECUTE format('CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON countersign.%I FOR EACH STATEMENT
                     EXECUTE FUNCTION countersign.refuse(%L)', kept, kept||': nothing is deleted');
   END LOOP;
   FOREACH kept IN ARRAY ARRAY['step','refund','decision','generation','audit','audit_node','checkpoint'] LOOP

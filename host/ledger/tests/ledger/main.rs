@@ -28,3 +28,7 @@ mod store;
 mod uses;
 #[cfg(test)]
 mod windows;
+
+/// Random histories of a test.
+#[cfg(test)]
+const CASES: u32 = 48;

@@ -116,7 +116,7 @@ fn run(window: &Window, ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_rolling_hour_agrees_with_the_model(ops in prop::collection::vec(op(900_000), 1..60)) {

@@ -63,10 +63,14 @@ pub(crate) fn contents(path: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
 
 /// PostgreSQL has every row of the copy and no other: a new copy made of it is the same.
 pub(crate) fn check(path: &Path) {
+    check_with(path, &database(path.parent().unwrap()));
+}
+
+/// [`check`], in this database.
+pub(crate) fn check_with(path: &Path, database: &Database) {
     let again = tempfile::tempdir().unwrap();
     let options = Options::new([0; 32], [0; 16]);
-    let database = database(path.parent().unwrap());
-    drop(SqliteLedger::open_shared_read_only(again.path(), &database, [4; 16], options).unwrap());
+    drop(SqliteLedger::open_shared_read_only(again.path(), database, [4; 16], options).unwrap());
     let (ours, theirs) = (contents(path), contents(&again.path().join(FILE)));
     assert!(!ours["audit"].is_empty());
     for (table, rows) in &ours {

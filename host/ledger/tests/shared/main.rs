@@ -1,11 +1,41 @@
 //! The same rules for a ledger in PostgreSQL: the tests of `ledger`, of which each also compares every row in the
 //! database with the copy's; and what several gateways, a failing server and a lost copy must do.
+//!
+//! COUNTERSIGN_KILLS=N kills gateways so often, COUNTERSIGN_CRASHES=N the server, and COUNTERSIGN_HISTORIES=N compares so
+//! many histories.
 
 #[cfg(test)]
 mod backend;
 #[cfg(test)]
 #[path = "../ledger/postgres.rs"]
 mod postgres;
+
+#[cfg(test)]
+mod copies;
+#[cfg(test)]
+mod doubt;
+#[cfg(test)]
+mod fleet;
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod gateways;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "it is a library's there")]
+#[path = "../../../model/src/linear.rs"]
+mod linear;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod same;
+#[cfg(test)]
+mod walls;
+#[cfg(test)]
+mod worker;
 
 #[cfg(test)]
 #[path = "../ledger/budgets.rs"]
@@ -43,3 +73,7 @@ mod uses;
 #[cfg(test)]
 #[path = "../ledger/windows.rs"]
 mod windows;
+
+/// Random histories of a test: each takes a database of its own.
+#[cfg(test)]
+const CASES: u32 = 10;
