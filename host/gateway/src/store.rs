@@ -50,9 +50,9 @@ pub fn open_read_only(config: &Config) -> Result<SqliteLedger, StoreError> {
     match &config.ledger.store {
         Store::Sqlite { path } => SqliteLedger::open_read_only(path).map_err(|e| fail(&e)),
         Store::Postgres { database, folder, roots } => {
-            let (database, name, options) = (trusting(database, roots.as_deref())?, fresh()?, options(config)?);
+            let (database, name) = (trusting(database, roots.as_deref())?, fresh()?);
             folder_of_our_own(folder)?;
-            apart(|| SqliteLedger::open_shared_read_only(folder, &database, name, options))
+            apart(|| SqliteLedger::open_shared_read_only(folder, &database, name))
         }
     }
 }

@@ -7,7 +7,13 @@
 //! PostgreSQL server of its own (durable, on this machine), for one gateway and for two. Each caller waits for its
 //! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
 
-#![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "a measurement that cannot be made stops")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "a measurement that cannot be made stops"
+)]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 #[path = "../tests/ledger/backend.rs"]
@@ -90,19 +96,20 @@ fn held(ledger: &SqliteLedger, next: &AtomicU64, callers: usize, budgets: u64, w
 fn held_by(ledgers: &[&SqliteLedger], next: &AtomicU64, callers: usize, budgets: u64, what: &str) -> f64 {
     let stop = AtomicBool::new(false);
     let began = Instant::now();
+    let caller = |ledger: &SqliteLedger| {
+        let mut took = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let one = Instant::now();
+            place(ledger, n, budgets);
+            took.push(one.elapsed());
+        }
+        took
+    };
     let took = thread::scope(|scope| {
-        let caller = |ledger: &SqliteLedger| {
-            let mut took = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                let one = Instant::now();
-                place(ledger, n, budgets);
-                took.push(one.elapsed());
-            }
-            took
-        };
         let ledgers = ledgers.iter().cycle().take(callers);
-        let running: Vec<_> = ledgers.map(|ledger| scope.spawn(|| caller(ledger))).collect();
+        let caller = &caller;
+        let running: Vec<_> = ledgers.map(|ledger| scope.spawn(move || caller(ledger))).collect();
         thread::sleep(LINE);
         stop.store(true, Ordering::Relaxed);
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()

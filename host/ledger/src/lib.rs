@@ -225,15 +225,10 @@ impl SqliteLedger {
     ///
     /// # Errors
     /// As [`SqliteLedger::open_shared`].
-    pub fn open_shared_read_only(
-        folder: &Path,
-        database: &Database,
-        name: [u8; 16],
-        options: Options,
-    ) -> Result<Self, OpenError> {
+    pub fn open_shared_read_only(folder: &Path, database: &Database, name: [u8; 16]) -> Result<Self, OpenError> {
         let path = open::check_place(&folder.join(begin::FILE))?;
         match open::lock(&path) {
-            Ok(_lock) => drop(begin::follow(&path, database, (options.birth, name))?),
+            Ok(_lock) => drop(begin::follow(&path, database, (None, name))?),
             Err(OpenError::Locked(_)) => {}
             Err(e) => return Err(e),
         }

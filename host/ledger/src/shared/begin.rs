@@ -50,29 +50,31 @@ pub(crate) fn open(
     (birth, name): (Birth, [u8; 16]),
     now: Timestamp,
 ) -> Result<Copy, OpenError> {
-    let (conn, mut link, changed) = follow(path, database, (birth, name))?;
+    let (conn, mut link, changed) = follow(path, database, (Some(birth), name))?;
     copy::watch(&conn, &link.tables())?;
     turn::enter(&conn, &mut link, birth, now)?;
     let identity = turn::begin(&conn, &mut link, birth, now)?;
     Ok(Copy { conn, link, identity, changed })
 }
 
-/// Opens the copy at `path`, which nobody else has, and brings it up to date.
+/// Opens the copy at `path`, which nobody else has, and brings it up to date. Without a `birth` there must be a ledger in
+/// the database.
 pub(crate) fn follow(
     path: &Path,
     database: &Database,
-    (birth, name): (Birth, [u8; 16]),
+    (birth, name): (Option<Birth>, [u8; 16]),
 ) -> Result<(Connection, Link, watch::Receiver<u64>), OpenError> {
     let runtime = runtime()?;
     let mut session = runtime.block_on(Session::open(database))?;
     let noted = if path.exists() { copy::noted(&copy::writer(path)?)? } else { None };
-    let base = Sha256::digest([b"countersign".as_slice(), &birth.store_id].concat()).into();
-    let version = runtime.block_on(prepare(session.client(), base, noted.map(|(_, at)| at)))?;
+    let of_our_own = |why: Trouble| OpenError::Shared(format!("{}: {why}", path.display()));
+    let base = birth.map(|birth| Sha256::digest([b"countersign".as_slice(), &birth.store_id].concat()).into());
+    let version = runtime.block_on(prepare(session.client(), base, noted.map(|(_, at)| at))).map_err(of_our_own)?;
     if version != schema::current() {
         return Err(OpenError::NewerSchema { found: version, known: schema::current() });
     }
     let usable = match noted {
-        Some((_, at)) => runtime.block_on(is_of(&mut session, at))?,
+        Some((_, at)) => runtime.block_on(is_of(&mut session, at)).map_err(of_our_own)?,
         None => false,
     };
     if !usable {
@@ -90,7 +92,7 @@ pub(crate) fn follow(
 }
 
 /// Makes or migrates the schema; answers its version. A copy that knows of more than an empty database refuses it.
-async fn prepare(client: &mut Client, base: Hash, known: Option<Position>) -> Result<u64, Trouble> {
+async fn prepare(client: &mut Client, base: Option<Hash>, known: Option<Position>) -> Result<u64, Trouble> {
     let away = |e: tokio_postgres::Error| Trouble::Away(words(&e));
     let is_there = "SELECT pg_catalog.to_regclass('countersign.head') IS NOT NULL";
     let there = |row: tokio_postgres::Row| row.try_get::<_, bool>(0);
@@ -102,6 +104,9 @@ async fn prepare(client: &mut Client, base: Hash, known: Option<Position>) -> Re
                     .to_owned(),
             ));
         }
+        let Some(base) = base else {
+            return Err(Trouble::Broken("there is no ledger in this database yet: a gateway makes it".to_owned()));
+        };
         let tx = client.transaction().await.map_err(away)?;
         tx.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(away)?;
         // Somebody else may have made it while we waited.

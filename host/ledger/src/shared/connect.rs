@@ -18,9 +18,9 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long a connection may take to be made, its authentication included.
-const CONNECT: Duration = Duration::from_secs(8);
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long any one exchange may take. Longer than [`SETTINGS`] lets the server try.
-pub(crate) const EXCHANGE: Duration = Duration::from_secs(25);
+pub(crate) const EXCHANGE: Duration = Duration::from_secs(12);
 
 /// What every session begins with. A frozen gateway gives the ledger's lock back after ten seconds; nobody waits for
 /// it, or works on one statement, much longer.

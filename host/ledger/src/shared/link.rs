@@ -22,7 +22,7 @@ use crate::schema;
 use crate::sql::Answer;
 
 /// How long a commit without an answer is asked after before its callers are told that nobody knows.
-const DOUBT: Duration = Duration::from_secs(30);
+const DOUBT: Duration = Duration::from_secs(20);
 /// After a failed connection the next one is not tried at once: callers are told so instead.
 const REST: Duration = Duration::from_millis(500);
 
@@ -133,7 +133,7 @@ impl Link {
     pub(crate) fn leave(&mut self) {
         let Some(session) = &mut self.session else { return };
         if self.runtime.block_on(session.leave()).is_err() {
-            self.session = None;
+            self.hang_up();
         }
     }
 
@@ -149,12 +149,12 @@ impl Link {
         match self.runtime.block_on(session.keep(&self.tables, delta, &change, writers)) {
             Ok(()) => Ok(at),
             Err(Trouble::InDoubt(why)) => {
-                self.session = None;
+                self.hang_up();
                 self.ask_after(at, &why)
             }
             Err(trouble) => {
                 // Whatever is left of the transaction ends with its connection.
-                self.session = None;
+                self.hang_up();
                 Err(trouble)
             }
         }
@@ -206,11 +206,13 @@ impl Link {
         Ok(rows.iter().filter_map(|r| u64::try_from(r.try_get::<_, i64>(0).ok()?).ok()).collect())
     }
 
-    /// One first exchange; on a connection that was found dead, a second one.
+    /// One first exchange; on a connection that is found dead at once, a second one. Where nothing answers, callers are
+    /// told so before they have waited twice.
     fn exchange(&mut self, lock: bool) -> Result<Learned, Trouble> {
         let fresh = self.session.is_none();
+        let began = self.runtime.block_on(async { Instant::now() });
         match self.ask(lock) {
-            Err(Trouble::Away(_)) if !fresh => self.ask(lock),
+            Err(Trouble::Away(_)) if !fresh && began.elapsed() < REST => self.ask(lock),
             answer => answer,
         }
     }
@@ -238,11 +240,22 @@ impl Link {
         let Some(session) = &mut self.session else {
             return Err(Trouble::Away("the connection has ended".to_owned()));
         };
-        let learned = runtime.block_on(session.learn(after, lock, schema::current()));
+        let learned = self.runtime.block_on(session.learn(after, lock, schema::current()));
         if learned.is_err() {
-            self.session = None;
+            self.hang_up();
         }
         learned
+    }
+
+    /// Ends the connection, and lets it go at once: what its server still holds for it is given back, and nobody waits
+    /// for a lock that nobody uses.
+    fn hang_up(&mut self) {
+        self.session = None;
+        self.runtime.block_on(async {
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     /// Checks that what was learned follows from where the copy stands, and takes it over.

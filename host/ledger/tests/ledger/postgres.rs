@@ -6,13 +6,13 @@
 #![expect(clippy::disallowed_methods, reason = "it drives a real process: it waits, within bounds, on the real clock")]
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,18 +28,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server and its folder.
 #[derive(Debug)]
 pub(crate) struct Postgres {
-    bin: PathBuf,
-    account: Option<Account>,
-    port: u16,
-    server: Option<Child>,
+    pub(crate) bin: PathBuf,
+    pub(crate) account: Option<Account>,
+    pub(crate) port: u16,
+    pub(crate) server: Option<Child>,
     /// Ends the server and removes the folder when its standard input closes, as it does when this process is gone.
     guardian: Child,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// Whom the server runs as when the tests run as root, which PostgreSQL refuses.
 #[derive(Debug, Clone, Copy)]
-struct Account {
+pub(crate) struct Account {
     user: u32,
     group: u32,
 }
@@ -257,7 +257,7 @@ fn programs() -> PathBuf {
 }
 
 /// A program that runs as the server does, in its folder, and sees nothing of this process's environment.
-fn command(program: &Path, account: Option<Account>, folder: &Path) -> Command {
+pub(crate) fn command(program: &Path, account: Option<Account>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir(folder);
     if let Some(Account { user, group }) = account {
@@ -313,25 +313,25 @@ fn signal(name: &str, pids: &[u32]) {
 }
 
 /// State and parent of a process, from what follows its name in `/proc/PID/stat`.
-fn stat(pid: u32) -> Option<(char, u32)> {
+pub(crate) fn stat(pid: u32) -> Option<(char, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| stat(*pid).is_some_and(|(_, of)| of == parent)).collect()
 }
 
 /// Whether a process is there and not only waiting to be collected.
-fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
-fn wait_for<T>(mut done: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn wait_for<T>(mut done: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         let found = done();
@@ -339,77 +339,5 @@ fn wait_for<T>(mut done: impl FnMut() -> Option<T>) -> Option<T> {
             return found;
         }
         std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-mod tests {
-    use super::*;
-
-    /// A client that will not be answered before its server goes on.
-    fn asking(postgres: &Postgres, text: &str) -> Child {
-        let mut psql = command(&postgres.bin.join("psql"), postgres.account, postgres.folder.path());
-        psql.args(["-X", "-A", "-t", "-c", text, &postgres.url("books")]);
-        psql.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    #[test]
-    fn the_server_keeps_what_it_said_it_wrote() {
-        let mut postgres = Postgres::start();
-        assert_eq!(
-            postgres.sql("postgres", "show fsync; show synchronous_commit; select version() like 'PostgreSQL%'"),
-            "on\non\nt"
-        );
-        postgres.create_database("books");
-        postgres.sql("books", "create table entry (amount bigint); insert into entry values (1), (2)");
-        let total = "select sum(amount) from entry";
-        assert_eq!(postgres.sql("books", total), "3");
-
-        let belong = children(postgres.server.as_ref().unwrap().id());
-        assert!(belong.len() > 2, "{belong:?}");
-        postgres.kill();
-        assert!(belong.iter().all(|pid| !runs(*pid)), "something outlived the crash");
-        assert!(TcpStream::connect(("127.0.0.1", postgres.port)).is_err());
-        postgres.restart();
-        assert!(postgres.log().contains("was not properly shut down"), "{}", postgres.log());
-        assert_eq!(postgres.sql("books", total), "3");
-
-        postgres.shut_down();
-        postgres.restart();
-        postgres.restart();
-        assert_eq!(postgres.sql("books", total), "3");
-    }
-
-    #[test]
-    fn a_frozen_server_answers_later_and_cut_connections_are_gone() {
-        let postgres = Postgres::start();
-        postgres.create_database("books");
-        postgres.pause();
-        let mut asks = asking(&postgres, "select 7");
-        let pid = postgres.server.as_ref().unwrap().id();
-        // The signal is sent; a busy machine takes its time to deliver it.
-        wait_for(|| stat(pid).filter(|(state, _)| *state == 'T')).expect("it is not frozen");
-        assert!(asks.try_wait().unwrap().is_none());
-        postgres.resume();
-        assert_eq!(asks.wait_with_output().unwrap().stdout, b"7\n");
-
-        let mut sleeps = asking(&postgres, "select pg_sleep(3600)");
-        let there = "select count(*) from pg_stat_activity where query like '%3600%' and pid <> pg_backend_pid()";
-        wait_for(|| (postgres.sql("postgres", there) == "1").then_some(())).expect("it is not connected");
-        postgres.disconnect();
-        assert!(!sleeps.wait().unwrap().success());
-    }
-
-    #[test]
-    fn a_password_is_asked_for_and_nothing_stays_behind() {
-        let postgres = Postgres::start();
-        let mut psql = command(&postgres.bin.join("psql"), postgres.account, postgres.folder.path());
-        psql.args(["-X", "-w", "-c", "select 1", &postgres.url_without_password("postgres")]);
-        let refused: ExitStatus = psql.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(!refused.success());
-        let (folder, pid) = (postgres.folder.path().to_owned(), postgres.server.as_ref().unwrap().id());
-        postgres.pause();
-        drop(postgres);
-        assert!(!folder.exists() && !runs(pid));
-        assert!(File::open(folder.join("data/postmaster.pid")).is_err());
     }
 }

@@ -69,8 +69,7 @@ pub(crate) fn check(path: &Path) {
 /// [`check`], in this database.
 pub(crate) fn check_with(path: &Path, database: &Database) {
     let again = tempfile::tempdir().unwrap();
-    let options = Options::new([0; 32], [0; 16]);
-    drop(SqliteLedger::open_shared_read_only(again.path(), database, [4; 16], options).unwrap());
+    drop(SqliteLedger::open_shared_read_only(again.path(), database, [4; 16]).unwrap());
     let (ours, theirs) = (contents(path), contents(&again.path().join(FILE)));
     assert!(!ours["audit"].is_empty());
     for (table, rows) in &ours {

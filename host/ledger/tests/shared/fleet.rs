@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use countersign_core::ledger::Ledger;
 use countersign_core::time::Timestamp;
-use countersign_ledger::{Database, OpenError, Options, SqliteLedger, check_integrity};
+use countersign_ledger::{Database, OpenError, SqliteLedger, check_integrity};
 
-use crate::backend::{self, FILE, fresh, nobody, server};
+use crate::backend::{self, FILE, fresh, server};
 use crate::common::*;
 use crate::postgres::Postgres;
 
@@ -29,7 +29,7 @@ pub(crate) fn on(server: &Postgres, name: &str) -> Database {
 }
 
 pub(crate) fn at_url(url: &str) -> Database {
-    Database::new(url, None, nobody()).unwrap()
+    Database::new(url, None).unwrap()
 }
 
 /// A gateway's folder, and the name of the copy that it makes.
@@ -66,8 +66,7 @@ impl Gateway {
 
     /// Brings the copy, which nobody has open, up to date: it is sound, and the database has the same rows.
     pub(crate) fn check(&self, database: &Database) {
-        let options = Options::new([0; 32], [0; 16]);
-        drop(SqliteLedger::open_shared_read_only(self.folder(), database, self.name, options).unwrap());
+        drop(SqliteLedger::open_shared_read_only(self.folder(), database, self.name).unwrap());
         let found = check_integrity(&self.path).unwrap();
         assert!(found.is_sound(), "{found:#?}");
         backend::check_with(&self.path, database);

@@ -33,6 +33,8 @@ mod proxy;
 #[cfg(test)]
 mod same;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod walls;
 #[cfg(test)]
 mod worker;
