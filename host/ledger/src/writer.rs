@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use countersign_core::histogram::Histogram;
 use countersign_core::ledger::LedgerError;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -105,8 +107,37 @@ where
     }
 }
 
+/// What the writer did and has to do, for those who watch.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Microseconds of each batch, from the beginning of its transaction to the end of its `fsync`.
+    pub commits: Histogram,
+    /// Jobs of each batch.
+    pub batches: Histogram,
+    waiting: AtomicU64,
+}
+
+impl Work {
+    /// Jobs that wait for the writer.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn leaves(&self) {
+        // It was counted before it was sent: never below nothing.
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a commit takes is told to people; nothing is decided by it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// The writer's side of the ledger.
 pub(crate) struct Writer {
+    work: Arc<Work>,
     queue: Option<SyncSender<Box<dyn Job>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -127,12 +158,18 @@ impl Writer {
             seen.store(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let state = Serving { conn, jobs, path, headroom, pages, wake, broken: None };
+        let work = Arc::<Work>::default();
+        let state = Serving { conn, jobs, path, headroom, pages, wake, broken: None, work: Arc::clone(&work) };
         let threads = vec![
             spawn("ledger-writer", move || state.serve())?,
             spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
         ];
-        Ok(Self { queue: Some(queue), threads })
+        Ok(Self { work, queue: Some(queue), threads })
+    }
+
+    /// What it did and has to do.
+    pub(crate) fn work(&self) -> Arc<Work> {
+        Arc::clone(&self.work)
     }
 
     /// Queues a job; its answer comes when it is durable.
@@ -148,11 +185,15 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let task = Box::new(Task { class, work: Some(work), result: None, reply });
         let ended = || LedgerError::Unavailable("the ledger's writer has ended; restart the gateway".to_owned());
-        match self.queue.as_ref().ok_or_else(ended)?.try_send(task) {
-            Ok(()) => Ok(answer),
-            Err(TrySendError::Full(_)) => Err(LedgerError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Err(ended()),
-        }
+        let queue = self.queue.as_ref().ok_or_else(ended)?;
+        self.work.waiting.fetch_add(1, Ordering::Relaxed);
+        let refused = match queue.try_send(task) {
+            Ok(()) => return Ok(answer),
+            Err(TrySendError::Full(_)) => LedgerError::Overloaded,
+            Err(TrySendError::Disconnected(_)) => ended(),
+        };
+        self.work.leaves();
+        Err(refused)
     }
 }
 
@@ -180,6 +221,7 @@ struct Serving {
     pages: Arc<AtomicU64>,
     wake: SyncSender<()>,
     broken: Option<LedgerError>,
+    work: Arc<Work>,
 }
 
 impl Serving {
@@ -190,15 +232,25 @@ impl Serving {
                 let Ok(next) = self.jobs.try_recv() else { break };
                 batch.push(next);
             }
+            batch.iter().for_each(|_| self.work.leaves());
             let failed = match &self.broken {
                 Some(why) => Some(why.clone()),
-                None => self.apply(&mut batch).err(),
+                None => self.measured(&mut batch).err(),
             };
             for job in batch {
                 job.answer(failed.as_ref());
             }
             self.checkpoint();
         }
+    }
+
+    fn measured(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        let started = now();
+        let applied = self.apply(batch);
+        let took = now().saturating_duration_since(started);
+        self.work.commits.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.work.batches.record(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+        applied
     }
 
     fn apply(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
