@@ -247,7 +247,7 @@ fn every_query_of_the_board_is_about_what_there_is() {
         let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let names: Vec<&str> = words.filter(|w| w.starts_with("countersign_") || w.starts_with("process_")).collect();
         assert!(!names.is_empty(), "{query}");
-        let mut labels: BTreeSet<&str> = BTreeSet::from(["le"]);
+        let mut labels: BTreeSet<&str> = BTreeSet::from(["le", "job"]);
         for name in names {
             let metric = catalog::ALL.iter().find(|m| {
                 let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", m.name));

@@ -182,6 +182,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, parts));
     gateway.chains.watch_open(&gateway).await.map_err(|e| fail("ledger")(&e))?;
 
+    // Before anybody is served, so that every purchase is told.
+    let watchers = receivers.start(&gateway);
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(agents, Door::Agent(Arc::clone(&gateway)), stopped.clone()));
@@ -191,7 +193,6 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));
     tasks.spawn(vouch(Arc::clone(&gateway), stopped.clone()));
     tasks.spawn(compare(Arc::clone(&gateway), stopped));
-    let watchers = receivers.start(&gateway);
     tracing::info!(%agent, %admin, "serving");
     Ok(Running { gateway, reloader, agent, admin, stop, tasks, watchers })
 }

@@ -38,7 +38,7 @@ impl Scene {
     fn with(change: impl FnOnce(Config) -> Config) -> Self {
         let (world, receiver) = (LocalWorld::start(), Receiver::start());
         let config = world
-            .config(&["honest", "charges-but-fails"], [Policy::vendors(), caps("5.00")])
+            .config(&["honest"], [Policy::vendors(), caps("5.00")])
             .set(&["telemetry", "otlp"], receiver.url.as_str())
             .set(&["telemetry", "every"], "1s");
         Self { gateway: Gateway::start(change(config)), world, receiver }

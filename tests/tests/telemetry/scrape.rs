@@ -1,6 +1,11 @@
 //! Metrics, pulled and pushed, and that nothing is in any of it that must not be.
 
-use countersign_tests::{config::SCOUT_TOKEN, http::Request, till::bought, wait_for};
+use countersign_tests::{
+    config::SCOUT_TOKEN,
+    http::Request,
+    till::{bought, text},
+    wait_for,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -10,7 +15,7 @@ use std::{
 
 use super::{SOON, Scene, receiver::tool};
 
-fn page(scene: &Scene) -> String {
+fn metrics_page(scene: &Scene) -> String {
     scene.gateway.operator().get("/metrics").text()
 }
 
@@ -19,7 +24,7 @@ fn promtool_and_prometheus_have_nothing_to_say_against_the_page() {
     let scene = Scene::with(|config| config);
     bought(&scene.gateway.agent().fetch(&scene.url("/quote"), json!({})), "0.001");
     scene.gateway.agent().fetch(&scene.url("/report"), json!({}));
-    let page = page(&scene);
+    let page = metrics_page(&scene);
     let mut check = Command::new(tool("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -67,11 +72,18 @@ fn what_is_pushed_is_what_is_pulled() {
         seen["metrics"].as_array().unwrap().iter().find(counts).is_some().then_some(seen)
     });
     let seen = seen.expect("metrics are pushed");
-    let pushed: BTreeSet<&str> =
-        seen["metrics"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
-    let page = page(&scene);
-    let pulled: BTreeSet<&str> = page.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert_eq!(pushed, pulled);
+    let pushed = || -> BTreeSet<String> {
+        let seen = scene.receiver.seen();
+        seen["metrics"].as_array().unwrap().iter().map(|m| text(m, "/name").to_owned()).collect()
+    };
+    let pulled = || -> BTreeSet<String> {
+        let page = metrics_page(&scene);
+        page.lines().filter_map(|l| Some(l.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())).collect()
+    };
+    // Some are only there once something was read.
+    let same = wait_for(SOON, || (pushed() == pulled()).then_some(()));
+    assert!(same.is_some(), "{:?} {:?}", pushed(), pulled());
+    let page = metrics_page(&scene);
     let headers = seen["headers"].as_array().unwrap();
     assert!(headers.iter().all(|h| h["authorization"] == "Bearer canary-otlp-key"), "{headers:?}");
     assert!(!scene.gateway.log().contains("canary-otlp-key") && !page.contains("canary-otlp-key"));
@@ -101,7 +113,7 @@ fn no_secret_path_query_body_or_claim_is_told_to_anybody() {
         wait_for(SOON, || scene.receiver.spans().iter().any(|s| s["name"] == "countersign.quote").then_some(()));
     quoted.expect("everything before it is told too");
     let told = scene.receiver.seen()["raw"].to_string();
-    let page = page(&scene);
+    let page = metrics_page(&scene);
     for (where_, what) in [("OTLP", &told), ("/metrics", &page), ("the log", &scene.gateway.log())] {
         for secret in
             ["canary", SCOUT_TOKEN, countersign_tests::config::ALICE_TOKEN, countersign_tests::peers::BUYER.key]

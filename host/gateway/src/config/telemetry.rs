@@ -140,3 +140,45 @@ impl Alerts {
         Ok(Self { webhook: Some(webhook) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Config, ConfigError, Environment};
+    use super::*;
+
+    const KEY: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYg==";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let environment: Environment =
+            [("KEY", KEY), ("TOKEN", "Bearer x"), ("URL", "https://otlp.example/secret-path")].into_iter().collect();
+        Config::parse(text, Path::new("/srv/gateway"), &environment)
+    }
+
+    #[test]
+    fn receivers_and_their_secrets_are_read_and_not_shown() {
+        let text = "[telemetry]\notlp = { env = 'URL' }\nheaders = { Authorization = { env = 'TOKEN' } }\n\
+                    every = '15s'\nopen-metrics = true\ntell-sellers = true\n\
+                    [alerts]\nwebhook = 'http://localhost:9/hook'\nsecret = { env = 'KEY' }\n";
+        let config = parse(text).unwrap();
+        let telemetry = &config.telemetry;
+        assert_eq!(telemetry.otlp.as_deref(), Some("https://otlp.example/secret-path"));
+        assert_eq!(telemetry.headers["authorization"].expose(), "Bearer x");
+        assert_eq!((telemetry.every_ms, telemetry.open_metrics, telemetry.tell_sellers), (15_000, true, true));
+        assert_eq!(config.alerts.webhook.as_ref().unwrap().key().unwrap().len(), 31);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret-path") && !shown.contains("Bearer") && !shown.contains("hook"), "{shown}");
+        assert!(config.secret_env.contains("KEY") && config.secret_env.contains("TOKEN"));
+        let nothing = parse("").unwrap();
+        assert_eq!(nothing.needs_restart(&config), ["telemetry", "alerts"]);
+        assert_eq!((nothing.telemetry.open_metrics, nothing.telemetry.tell_sellers), (false, false));
+    }
+
+    #[test]
+    fn a_page_without_a_token_needs_a_listener_that_only_this_machine_reaches() {
+        let tls = "[gateway]\nadmin = '0.0.0.0:8403'\ntls = { cert = 'c', key = 'k' }\n[telemetry]\nopen-metrics = ";
+        assert_eq!(parse(&format!("{tls}true")).unwrap_err().key, "telemetry.open-metrics");
+        assert!(parse(&format!("{tls}false")).is_ok());
+    }
+}

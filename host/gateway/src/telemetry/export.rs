@@ -25,6 +25,8 @@ const BATCH: usize = 128;
 const LINGER_MS: u64 = 1_000;
 /// Waits before a message is sent again, in milliseconds; then it is dropped.
 const AGAIN_MS: [u64; 3] = [1_000, 5_000, 15_000];
+/// How long the last message of a process may take, in milliseconds.
+const LAST_MS: u64 = 3_000;
 /// Longest wait that a receiver may ask for, in seconds.
 const MAX_RETRY_AFTER: u64 = 30;
 
@@ -90,11 +92,12 @@ impl Exporter {
         mut traces: mpsc::Receiver<Finished>,
         mut stop: watch::Receiver<bool>,
     ) {
+        let count = |traces: &[Finished]| u64::try_from(traces.len()).unwrap_or(u64::MAX);
         let metrics = &gateway.telemetry.metrics;
-        loop {
+        let mut rest = loop {
             let mut batch = Vec::new();
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(|stop| *stop) => break batch,
                 first = traces.recv() => batch.extend(first),
             }
             let linger = gateway.clock.sleep(LINGER_MS);
@@ -104,30 +107,28 @@ impl Exporter {
                     batch.push(next);
                 }
             };
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {}
-                () = fill => {}
-                () = linger => {}
+            let stopped = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => true,
+                () = fill => false,
+                () = linger => false,
+            };
+            if stopped {
+                break batch;
             }
             let body = self.source.traces(&batch);
             let sent = tokio::select! {
                 sent = self.post(&gateway, Signal::Traces, "/v1/traces", &body) => sent,
-                // One more message below says what is left.
-                _ = stop.wait_for(|stop| *stop) => false,
+                _ = stop.wait_for(|stop| *stop) => break batch,
             };
             if !sent {
-                metrics.dropped(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+                metrics.dropped(count(&batch));
             }
-            if *stop.borrow() {
-                break;
-            }
-        }
-        let mut rest = Vec::new();
+        };
         while let Ok(next) = traces.try_recv() {
             rest.push(next);
         }
-        if !rest.is_empty() && !self.once(&gateway, Signal::Traces, "/v1/traces", &self.source.traces(&rest)).await.0 {
-            metrics.dropped(u64::try_from(rest.len()).unwrap_or(u64::MAX));
+        if !rest.is_empty() && !self.last(&gateway, Signal::Traces, "/v1/traces", &self.source.traces(&rest)).await {
+            metrics.dropped(count(&rest));
         }
     }
 
@@ -135,16 +136,26 @@ impl Exporter {
         let now = || gateway.clock.now().map_or(0, |now| now.as_millis().saturating_mul(1_000_000));
         let started = now();
         loop {
-            let stopping = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => true,
-                () = gateway.clock.sleep(self.every_ms) => false,
-            };
-            let body = self.source.metrics(&gather(&gateway).await, started, now());
-            // The next message says all that this one says.
-            self.once(&gateway, Signal::Metrics, "/v1/metrics", &body).await;
-            if stopping {
-                return;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = gateway.clock.sleep(self.every_ms) => {}
             }
+            let body = self.source.metrics(&gather(&gateway).await, started, now());
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                // The next message says all that this one says.
+                _ = self.once(&gateway, Signal::Metrics, "/v1/metrics", &body) => {}
+            }
+        }
+        let body = self.source.metrics(&gather(&gateway).await, started, now());
+        self.last(&gateway, Signal::Metrics, "/v1/metrics", &body).await;
+    }
+
+    /// Sends the last message of this process, which nobody waits for long for.
+    async fn last(&self, gateway: &Gateway, signal: Signal, path: &str, body: &serde_json::Value) -> bool {
+        tokio::select! {
+            (sent, _) = self.once(gateway, signal, path, body) => sent,
+            () = gateway.clock.sleep(LAST_MS) => false,
         }
     }
 

@@ -128,7 +128,7 @@ async fn open(gateway: &Gateway) -> Vec<Family> {
     vec![
         Family::one(&catalog::LEDGER_UP, 1.0),
         Family::new(&catalog::OPEN, states.iter().map(|(name, count, _)| Sample::new([name], float(*count)))),
-        Family::new(&catalog::HELD, states.iter().map(|(name, _, micros)| Sample::new([name], float(*micros) * MICRO))),
+        Family::new(&catalog::HELD, states.iter().map(|(name, _, micros)| Sample::new([name], float(*micros) / 1e6))),
         Family::one(&catalog::APPROVALS, float(figures.approvals)),
         Family::one(&catalog::SESSIONS, float(figures.sessions)),
         Family::one(&catalog::ALERTS_WAITING, float(figures.alerts)),

@@ -25,4 +25,6 @@ mod store;
 #[cfg(test)]
 mod uses;
 #[cfg(test)]
+mod watched;
+#[cfg(test)]
 mod windows;
