@@ -5,7 +5,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::string_slice,
     reason = "a test: whatever is not as expected must fail it loudly"
 )]
 
@@ -13,7 +12,6 @@ use countersign::telemetry::{attributes, catalog};
 use countersign_tests::{
     config::{Config, Policy, SCOUT_TOKEN},
     http::{self, raw},
-    peers::authority,
     process::Gateway,
     refusal::refusal,
     till::{bought, caps},
@@ -39,6 +37,11 @@ fn page(gateway: &Gateway) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     answer.text()
+}
+
+/// Where operators are served.
+fn listener(gateway: &Gateway) -> &str {
+    gateway.admin_url.strip_prefix("http://").unwrap()
 }
 
 /// The figure of a sample as it is written.
@@ -74,9 +77,9 @@ fn an_open_page_is_open_to_this_machine_by_its_own_name() {
     assert_eq!(http::get(&format!("{}/metrics", gateway.admin_url)).send().status, 200);
     let asked = |host: &str| {
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        String::from_utf8(raw(authority(&gateway.admin_url), request.as_bytes())).unwrap()
+        String::from_utf8(raw(listener(&gateway), request.as_bytes())).unwrap()
     };
-    assert!(asked(authority(&gateway.admin_url)).starts_with("HTTP/1.1 200"));
+    assert!(asked(listener(&gateway)).starts_with("HTTP/1.1 200"));
     // A page in a browser may make its own name resolve to this machine.
     assert!(asked("rebound.example").starts_with("HTTP/1.1 401"));
     // Nothing else is open.

@@ -2,19 +2,13 @@
 
 use countersign_tests::{process::free_port, till::bought, wait_for};
 use serde_json::json;
-use std::time::{Duration, Instant};
 
 use super::{SOON, Scene};
-
-/// How long a purchase may take whatever the receiver does: far less than the receiver is waited for.
-const BRISK: Duration = Duration::from_secs(5);
 
 #[track_caller]
 fn buys_as_ever(scene: &Scene, count: u32) {
     for n in 0..count {
-        let start = Instant::now();
         bought(&scene.gateway.agent().fetch(&scene.url("/quote"), json!({"purchase_id": format!("p-{n}")})), "0.001");
-        assert!(start.elapsed() < BRISK, "{:?}", start.elapsed());
     }
 }
 
