@@ -260,9 +260,8 @@ fn every_query_of_the_board_is_about_what_there_is() {
             labels.extend(metric.labels);
             used.insert(metric.name);
         }
-        let selected = query
-            .split(['{', ','])
-            .filter_map(|part| part.split_once('=').map(|(n, _)| n.trim_end_matches(['!', '~'])));
+        let selectors = query.split('{').skip(1).flat_map(|part| part.split('}').next().unwrap().split(','));
+        let selected = selectors.filter_map(|part| part.split_once('=').map(|(n, _)| n.trim_end_matches(['!', '~'])));
         let grouped = query.split("by (").skip(1).flat_map(|part| part.split(')').next().unwrap().split(','));
         for label in
             selected.chain(grouped).map(str::trim).filter(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
