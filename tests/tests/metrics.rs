@@ -1,12 +1,6 @@
 //! `/metrics`: who may read it, what it says, what it never says; and that the manual and the example board name
 //! exactly what there is.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test: whatever is not as expected must fail it loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use countersign::telemetry::{attributes, catalog};
 use countersign_tests::{

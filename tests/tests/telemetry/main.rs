@@ -2,7 +2,6 @@
 //! parser, the reference library of Standard Webhooks; see `tests/peers/telemetry`.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,

@@ -146,7 +146,6 @@ mod tests {
     use std::path::Path;
 
     use super::super::{Config, ConfigError, Environment};
-    use super::*;
 
     const KEY: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYg==";
 
