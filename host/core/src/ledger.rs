@@ -280,6 +280,66 @@ pub struct Alert {
     pub used: u64,
 }
 
+/// An alert as it is kept until whoever must know has been told, and afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAlert {
+    /// Counts alerts of the store.
+    pub id: u64,
+    /// The threshold.
+    pub alert: Alert,
+    /// What the budget counts.
+    pub unit: Unit,
+    /// The budget's limit.
+    pub limit: u64,
+    /// The payment that reached it.
+    pub payment: PaymentId,
+    /// When.
+    pub at: Timestamp,
+    /// Whether somebody was told.
+    pub told: Told,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried last, and what came of it.
+    pub last: Option<(Timestamp, String)>,
+}
+
+/// Whether somebody was told of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Not yet; to be tried from this moment on.
+    Not(Timestamp),
+    /// They were.
+    Delivered,
+    /// They could not be, and it is not tried any more.
+    GivenUp,
+}
+
+/// How an attempt to tell somebody of an alert ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which alert.
+    pub alert: u64,
+    /// What follows from it.
+    pub told: Told,
+    /// What came of it, for people; cut.
+    pub outcome: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What is open in a store, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Payments that wait for people or for proof: how many, and what they hold at the host's value.
+    pub open: Vec<(State, u64, Micros)>,
+    /// Approvals that are pending.
+    pub approvals: u64,
+    /// Sessions that are open.
+    pub sessions: u64,
+    /// Alerts of which nobody was told yet.
+    pub alerts: u64,
+}
+
 /// What became of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
@@ -968,6 +1028,18 @@ pub trait Ledger: Send + Sync {
 
     /// Facts for policies.
     fn facts(&self, query: FactsQuery) -> Fut<'_, Result<Facts, LedgerError>>;
+
+    /// What is open at `at`, from indexes: the cost grows with what is open, not with what there ever was.
+    fn figures(&self, at: Timestamp) -> Fut<'_, Result<Figures, LedgerError>>;
+
+    /// Alerts that somebody is to be told of at `at`, oldest first.
+    fn alerts_due(&self, at: Timestamp, limit: u32) -> Fut<'_, Result<Vec<KeptAlert>, LedgerError>>;
+
+    /// Alerts, newest first: at most `limit` of those below `before`, or of all.
+    fn alerts(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<KeptAlert>, LedgerError>>;
+
+    /// Remembers an attempt. An alert that is not waiting stays as it is: [`LedgerError::Conflict`].
+    fn alert_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>>;
 
     /// One approval.
     fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>>;

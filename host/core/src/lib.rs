@@ -11,6 +11,7 @@ pub mod budget;
 pub mod counters;
 pub mod evm;
 pub mod generation;
+pub mod histogram;
 pub mod id;
 pub mod json;
 pub mod ledger;

@@ -24,14 +24,25 @@ pub enum Verdict {
     Abstain,
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Verdict {
+    /// Every verdict, strongest first.
+    pub const ALL: [Self; 4] = [Self::Deny, Self::Review, Self::Allow, Self::Abstain];
+
+    /// `deny`, `review`, `allow` or `abstain`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Deny => "deny",
             Self::Review => "review",
             Self::Allow => "allow",
             Self::Abstain => "abstain",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

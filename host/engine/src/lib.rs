@@ -59,6 +59,7 @@ pub use engine::Engine;
 pub use prepared::StartedFrom;
 pub use set::{PolicySet, PolicyState, PolicyStatus};
 pub use stage::{PolicySpec, Stage, StageError, Start};
+pub use stats::Stats;
 
 /// The interface every policy must export.
 pub const POLICY_INTERFACE: &str = "countersign:policy/policy@0.1.0";

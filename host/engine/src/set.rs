@@ -106,7 +106,7 @@ impl Entry {
             deadline_ms: spec.deadline_ms,
             module_sha256: hex::encode(module),
             settings_sha256: hex::encode(digest_of(spec.settings.as_bytes())),
-            stats: Stats::new(),
+            stats: Stats::default(),
         }
     }
 
@@ -128,9 +128,9 @@ impl Entry {
             imports: self.state.as_ref().map_or(Vec::new(), |p| p.compiled.about.imports.clone()),
             started_from: self.state.as_ref().ok().map(|p| p.started_from()),
             ready: self.state.as_ref().map_or(0, |p| p.count()),
-            decisions: self.stats.count(),
-            p50_us: self.stats.percentile(50),
-            p99_us: self.stats.percentile(99),
+            decisions: self.stats.took.count(),
+            p50_us: self.stats.took.percentile(50),
+            p99_us: self.stats.took.percentile(99),
             error: self.state.as_ref().err().cloned(),
         }
     }
@@ -159,6 +159,11 @@ impl PolicySet {
     #[must_use]
     pub fn status(&self) -> Vec<PolicyStatus> {
         self.entries.iter().map(Entry::status).collect()
+    }
+
+    /// What each policy of this set was asked and answered since it was staged, by its configured name.
+    pub fn stats(&self) -> impl Iterator<Item = (&str, &Stats)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.stats))
     }
 
     /// Why policies of this set are invalid; nothing for a set from [`Engine::stage`].
@@ -193,7 +198,7 @@ impl PolicySet {
         let run = catch_unwind(AssertUnwindSafe(|| self.run(entry, question)))
             .unwrap_or_else(|_| Run::failed(failure(FailureKind::Trap, "the policy engine failed while running it")));
         let micros = micros_since(started);
-        entry.stats.record(micros);
+        entry.stats.record(micros, &run.outcome);
         Opinion {
             policy: entry.name.clone(),
             version: entry.version().to_owned(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use countersign_chain::{Anchor, Finality, Finding, Node, ReadError, Reader, Rpc, RpcError, Subject, Unused, Watch};
@@ -71,8 +72,22 @@ struct Balance {
     at: Timestamp,
 }
 
+/// What was last read of a network, for those who watch.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// CAIP-2.
+    pub network: String,
+    /// The last final block and its time, in seconds since the epoch.
+    pub last: Option<(u64, u64)>,
+    /// Readings that failed.
+    pub failures: u64,
+}
+
 /// One network with its nodes.
 pub struct Chain {
+    network: Network,
+    seen: Mutex<Option<(u64, u64)>>,
+    failures: AtomicU64,
     config: NetworkConfig,
     /// Asks the nodes.
     pub reader: Reader,
@@ -100,7 +115,25 @@ impl Chain {
         let finality = config.finality_blocks.map_or(Finality::Tag, Finality::Depth);
         let nodes = nodes.into_iter().map(|node| Arc::new(node) as Arc<dyn Node>).collect();
         let reader = Reader::new(network, finality, nodes, None)?;
-        Ok(Some(Self { config: config.clone(), reader, hosts, last: tokio::sync::Mutex::default() }))
+        Ok(Some(Self {
+            network,
+            seen: Mutex::default(),
+            failures: AtomicU64::new(0),
+            config: config.clone(),
+            reader,
+            hosts,
+            last: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// What was last read.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen {
+            network: self.network.to_string(),
+            last: *self.seen.lock().unwrap_or_else(PoisonError::into_inner),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
     }
 
     /// What is final, which the ledger remembers before anything is said about it: it never becomes less,
@@ -117,7 +150,11 @@ impl Chain {
         {
             return Ok(anchor.clone());
         }
-        let anchor = self.reader.anchor().await?;
+        let anchor = self.reader.anchor().await.inspect_err(|_| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let block = anchor.block();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((block.number, block.time));
         gateway.ledger.finalized(anchor.finalized(), now).await.map_err(ChainError::Ledger)?;
         *last = Some((now, anchor.clone()));
         Ok(anchor)
@@ -129,6 +166,8 @@ pub struct Chains {
     networks: RwLock<BTreeMap<Network, Arc<Chain>>>,
     tls: TlsConnector,
     clock: Arc<dyn Clock>,
+    /// Endpoints of the operator's that are no nodes.
+    others: Vec<(String, u16)>,
     balances: Mutex<BTreeMap<(Network, Address, Address), Balance>>,
     watched: Mutex<BTreeSet<PaymentId>>,
     slots: Semaphore,
@@ -141,13 +180,15 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// Readers without a node yet.
+    /// Readers without a node yet. No purchase may reach `others` either: endpoints of the operator's that
+    /// are no nodes.
     #[must_use]
-    pub fn new(tls: TlsConnector, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(tls: TlsConnector, clock: Arc<dyn Clock>, others: Vec<(String, u16)>) -> Self {
         Self {
             networks: RwLock::default(),
             tls,
             clock,
+            others,
             balances: Mutex::default(),
             watched: Mutex::default(),
             slots: Semaphore::new(CONCURRENT),
@@ -193,14 +234,13 @@ impl Chains {
         self.chain(network).is_some()
     }
 
-    /// The addresses of the nodes, which no purchase may reach.
+    /// The addresses of the nodes and of the operator's other endpoints, which no purchase may reach.
     pub async fn addresses(&self) -> Vec<SocketAddr> {
         let mut all = Vec::new();
-        for chain in self.all() {
-            for (host, port) in &chain.hosts {
-                if let Ok(found) = tokio::net::lookup_host((host.as_str(), *port)).await {
-                    all.extend(found);
-                }
+        let chains = self.all();
+        for (host, port) in chains.iter().flat_map(|chain| &chain.hosts).chain(&self.others) {
+            if let Ok(found) = tokio::net::lookup_host((host.as_str(), *port)).await {
+                all.extend(found);
             }
         }
         all

@@ -1,7 +1,7 @@
 //! The system's clock: the one place that asks the machine for the time or for randomness.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use countersign_core::ledger::Fut;
 use countersign_core::seams::{Clock, ClockError};
@@ -33,6 +33,31 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn sleep(&self, millis: u64) -> Fut<'_, ()> {
         Box::pin(tokio::time::sleep(Duration::from_millis(millis)))
+    }
+}
+
+/// Measures how long something takes, for people: nothing is decided by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Microseconds since the start.
+    #[must_use]
+    pub fn micros(self) -> u64 {
+        self.nanos() / 1_000
     }
 }
 

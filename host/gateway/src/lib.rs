@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod books;
 pub mod builtin;
 pub mod casefile;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod egress;
+pub mod endpoint;
 pub mod flights;
 pub mod front;
 pub mod identity;
@@ -28,6 +30,7 @@ pub mod shadow;
 pub mod state;
 pub mod stops;
 pub mod store;
+pub mod telemetry;
 pub mod views;
 pub mod vouch;
 pub mod wallet;

@@ -73,6 +73,41 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 31] = [
+        Self::BadRequest,
+        Self::EgressForbidden,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::NoMandate,
+        Self::PolicyDenied,
+        Self::NoPolicyAllowed,
+        Self::BudgetExceeded,
+        Self::PriceAboveMax,
+        Self::SessionExpired,
+        Self::Suspended,
+        Self::TooManyUnresolved,
+        Self::ApprovalDenied,
+        Self::ApprovalExpired,
+        Self::ApprovalRequired,
+        Self::PurchaseConflict,
+        Self::PaymentUnknown,
+        Self::AlreadySettled,
+        Self::BodyTooLarge,
+        Self::UnpayableOffer,
+        Self::InsufficientFunds,
+        Self::SellerUnreachable,
+        Self::PaymentRefused,
+        Self::SellerMisbehaved,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::LedgerUnavailable,
+        Self::WalletUnavailable,
+        Self::OutcomeUnknown,
+        Self::Conflict,
+    ];
+
     /// Stable code and HTTP status.
     #[must_use]
     pub const fn parts(self) -> (&'static str, u16) {

@@ -11,14 +11,16 @@ use countersign_core::seams::{Clock, Signer};
 use countersign_core::time::Timestamp;
 use countersign_engine::Engine;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::alerts::Courier;
 use crate::chain::Chains;
 use crate::clock::{SteadyClock, SystemClock, random};
 use crate::config::{self, Config, Environment};
 use crate::egress::{Dialer, Patience, tls, tls_believing};
+use crate::endpoint::Endpoint;
 use crate::flights::Flights;
 use crate::front::{Acceptor, Admin, Door, Tunnels, serve};
 use crate::log::Log;
@@ -27,6 +29,7 @@ use crate::reload::{FirstStart, Reloader};
 use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
+use crate::telemetry::{self, Exporter, Sink, Source, Telemetry};
 use crate::vouch::Vouch;
 use crate::{reconcile, reload, store, wallet, watch as watching};
 
@@ -73,6 +76,13 @@ pub struct Running {
     pub admin: std::net::SocketAddr,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    watchers: Watchers,
+}
+
+/// Who tells receivers of the operator's; they end after everything that they tell of.
+struct Watchers {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -85,6 +95,8 @@ impl Running {
             self.gateway.clock.sleep(10).await;
         }
         checkpoint(&self.gateway).await;
+        self.watchers.stop.send_replace(true);
+        while self.watchers.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -102,7 +114,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let store = store::open(&config, now).map_err(|e| fail("ledger")(&e))?;
     let key = store.key();
     let fresh = random(&*clock).map_err(|e| fail("clock")(&e))?;
-    let store_id = store.store_id();
+    let (store_id, work) = (store.store_id(), store.work());
     let ledger: Arc<dyn Ledger> = Arc::new(store);
     let signed = !ledger.checkpoints(1).await.map_err(|e| fail("ledger")(&e))?.is_empty();
     let log = Log::open(&config.ledger, store_id, fresh, signed).map_err(|e| fail("ledger.log-key")(&e))?;
@@ -151,7 +163,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let FirstStart { snapshot, parts } = first;
     let judging = snapshot.config.engine.instances as usize;
     let tls = tls();
-    let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock)));
+    let receivers = Receivers::of(&snapshot.config, &tls, &clock, hex::encode(store_id))?;
+    let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock), receivers.places()));
     chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
     let roots = snapshot.config.egress.roots.as_deref();
     let sellers = roots.map(tls_believing).transpose().map_err(|e| fail("egress.roots")(&e))?.unwrap_or(tls);
@@ -162,6 +175,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let gateway = Arc::new(Gateway {
         clock: Arc::clone(&clock),
         ledger,
+        work,
+        telemetry: Telemetry::default(),
+        alerted: Notify::new(),
         log,
         key,
         live: ArcSwap::from_pointee(snapshot),
@@ -182,6 +198,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, parts));
     gateway.chains.watch_open(&gateway).await.map_err(|e| fail("ledger")(&e))?;
 
+    // Before anybody is served, so that every purchase is told.
+    let watchers = receivers.start(&gateway);
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(agents, Door::Agent(Arc::clone(&gateway)), stopped.clone()));
@@ -195,7 +213,59 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     }
     tasks.spawn(compare(Arc::clone(&gateway), stopped));
     tracing::info!(%agent, %admin, "serving");
-    Ok(Running { gateway, reloader, agent, admin, stop, tasks })
+    Ok(Running { gateway, reloader, agent, admin, stop, tasks, watchers })
+}
+
+/// What the operator named to be told.
+struct Receivers {
+    exporter: Option<Exporter>,
+    courier: Option<Courier>,
+}
+
+impl Receivers {
+    fn of(config: &Config, tls: &TlsConnector, clock: &Arc<dyn Clock>, store: String) -> Result<Self, StartError> {
+        let endpoint =
+            |url: &String, key: &str| Endpoint::new(url, tls.clone(), Arc::clone(clock)).map_err(|e| fail(key)(&e));
+        let telemetry = &config.telemetry;
+        let exporter = match &telemetry.otlp {
+            Some(url) => Some(Exporter {
+                endpoint: endpoint(url, "telemetry.otlp")?,
+                headers: telemetry::headers(&telemetry.headers),
+                source: Source { instance: store.clone() },
+                every_ms: telemetry.every_ms,
+            }),
+            None => None,
+        };
+        let courier = match &config.alerts.webhook {
+            Some(webhook) => Some(Courier {
+                endpoint: endpoint(&webhook.url, "alerts.webhook")?,
+                key: webhook.key().ok_or_else(|| fail("alerts.secret")(&"not a signing secret"))?,
+                store,
+            }),
+            None => None,
+        };
+        Ok(Self { exporter, courier })
+    }
+
+    fn places(&self) -> Vec<(String, u16)> {
+        let exporter = self.exporter.iter().filter_map(|e| e.endpoint.place());
+        exporter.chain(self.courier.iter().filter_map(|c| c.endpoint.place())).collect()
+    }
+
+    fn start(self, gateway: &Arc<Gateway>) -> Watchers {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        if let Some(exporter) = self.exporter {
+            let (sink, traces) = Sink::new();
+            if gateway.telemetry.sink.set(sink).is_ok() {
+                tasks.spawn(exporter.run(Arc::clone(gateway), traces, stopped.clone()));
+            }
+        }
+        if let Some(courier) = self.courier {
+            tasks.spawn(courier.run(Arc::clone(gateway), stopped));
+        }
+        Watchers { stop, tasks }
+    }
 }
 
 /// The configuration of a shared ledger's newest generation, if there is one.

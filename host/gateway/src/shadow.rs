@@ -191,6 +191,12 @@ impl Shadows {
         Ok(Self { engine, queue, state, active: AtomicUsize::new(0), dropped: AtomicU64::new(0) })
     }
 
+    /// Decisions that came too fast to be looked at.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// What a decision must remember for [`Shadows::saw`]; nothing, if nobody looks.
     #[must_use]
     pub fn look(

@@ -9,7 +9,8 @@ use countersign_core::seams::{Clock, Judge, Rail, Signer};
 use countersign_core::spend::SpendRequest;
 use countersign_core::verdict::Judgement;
 use countersign_engine::PolicySet;
-use tokio::sync::Semaphore;
+use countersign_ledger::Work;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::chain::Chains;
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::shadow::Shadows;
 use crate::stops::Stops;
+use crate::telemetry::Telemetry;
 use crate::vouch::Vouch;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
@@ -50,6 +52,12 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// The store.
     pub ledger: Arc<dyn Ledger>,
+    /// How the store's writer does.
+    pub work: Arc<Work>,
+    /// What operators can watch.
+    pub telemetry: Telemetry,
+    /// Says that a budget has reached its alert threshold.
+    pub alerted: Notify,
     /// Who vouches for the store's records.
     pub log: Log,
     /// The store's own key for digests.

@@ -2,7 +2,7 @@
 
 use countersign_core::budget::{self, HOST};
 use countersign_core::ledger::{
-    Approval, BudgetView, HoldView, PaymentView, Refund, Reporter, Session, Suspension, UseReport,
+    Approval, BudgetView, HoldView, KeptAlert, PaymentView, Refund, Reporter, Session, Suspension, Told, UseReport,
 };
 use countersign_core::money::Micros;
 use countersign_core::spend::Principal;
@@ -33,6 +33,33 @@ impl Viewer<'_> {
             }
         }
     }
+}
+
+/// An alert, and what came of telling somebody.
+#[must_use]
+pub fn alert(kept: &KeptAlert, currency: &str) -> Value {
+    let figure = |n| amount(n, kept.unit);
+    let (state, next) = match kept.told {
+        Told::Not(due) => ("waiting", Some(due.to_string())),
+        Told::Delivered => ("delivered", None),
+        Told::GivenUp => ("given-up", None),
+    };
+    json!({
+        "id": kept.id.to_string(),
+        "at": kept.at.to_string(),
+        "budget": kept.alert.budget,
+        "unit": unit(kept.unit, currency),
+        "threshold": figure(kept.alert.at),
+        "used": figure(kept.alert.used),
+        "limit": figure(kept.limit),
+        "payment": kept.payment,
+        "delivery": {
+            "state": state,
+            "attempts": kept.attempts,
+            "next": next,
+            "last": kept.last.as_ref().map(|(at, outcome)| json!({"at": at.to_string(), "outcome": outcome})),
+        },
+    })
 }
 
 /// A payment.

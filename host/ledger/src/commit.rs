@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use crate::admin;
+use crate::alerts;
 use crate::approvals;
 use crate::audit::{self, append, cut, digest_hex};
 use crate::clock;
@@ -352,7 +353,9 @@ fn alert(conn: &Connection, c: &Commit, placed: &[After]) -> Answer<Committed> {
     for (hold, after) in c.holds.iter().zip(placed) {
         if let Some(at) = after.alert {
             windows::latch_alert(conn, after.budget, hold.win, at)?;
-            alerts.push(Alert { budget: PlacedHold::label(hold), at, used: after.used });
+            let alert = Alert { budget: PlacedHold::label(hold), at, used: after.used };
+            alerts::reached(conn, c.payment, hold, &alert, c.at)?;
+            alerts.push(alert);
         }
     }
     Ok(Committed::Granted { alerts })

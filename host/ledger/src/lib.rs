@@ -20,10 +20,12 @@
 //! | `uses` | what became of what was bought |
 //! | `past` | decisions as they were recorded, for replay |
 //! | `audit`, `check` | the record, and checking all of it from outside |
+//! | `alerts`, `figures` | who must be told of what, and what is open, counted |
 //! | `answers` | kept bodies, in a file of their own |
 //! | `shared` | the same ledger for several gateways, in PostgreSQL |
 
 mod admin;
+mod alerts;
 mod answers;
 mod approvals;
 mod audit;
@@ -40,6 +42,7 @@ mod common;
 #[cfg(test)]
 mod cost;
 mod deny;
+mod figures;
 mod generations;
 mod life;
 mod moves;
@@ -72,9 +75,10 @@ use countersign_core::evm::Signature65;
 use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
-    Answer as Kept, Approval, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Finalized, Fingerprint, Fut, KeptCheckpoint, Ledger, LedgerError, Note, Past, PastDecision, PaymentFilter,
-    PaymentView, PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition, TreeHead, UseReport,
+    Answer as Kept, Approval, Attempt, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
+    Figures, Finalized, Fingerprint, Fut, KeptAlert, KeptCheckpoint, Ledger, LedgerError, Note, Past, PastDecision,
+    PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition,
+    TreeHead, UseReport,
 };
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
@@ -92,6 +96,7 @@ use shared::begin;
 use shared::follow::Follower;
 use sql::{Answer, Done, Fault};
 use tokio::sync::watch;
+pub use writer::Work;
 use writer::{Class, Sharing, Writer, gone, told};
 
 /// How a store is opened.
@@ -282,6 +287,12 @@ impl SqliteLedger {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// How the writer does, for those who watch; nothing is written where the store was opened for reading.
+    #[must_use]
+    pub fn work(&self) -> Arc<Work> {
+        self.writer.as_ref().map(Writer::work).unwrap_or_default()
+    }
+
     /// Every decision of a payment, in the order they were made.
     pub fn decisions(&self, payment: PaymentId) -> Fut<'_, Result<Vec<DecisionRecord>, LedgerError>> {
         self.read(move |conn| read::decisions(conn, payment))
@@ -439,6 +450,23 @@ impl Ledger for SqliteLedger {
     fn facts(&self, query: FactsQuery) -> Fut<'_, Result<Facts, LedgerError>> {
         self.told_of(query.at);
         self.read(move |conn| tallies::facts(conn, &query))
+    }
+
+    fn figures(&self, at: Timestamp) -> Fut<'_, Result<Figures, LedgerError>> {
+        self.read(move |conn| figures::figures(conn, at))
+    }
+
+    fn alerts_due(&self, at: Timestamp, limit: u32) -> Fut<'_, Result<Vec<KeptAlert>, LedgerError>> {
+        self.read(move |conn| alerts::due(conn, at, limit))
+    }
+
+    fn alerts(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<KeptAlert>, LedgerError>> {
+        self.read(move |conn| alerts::list(conn, before, limit))
+    }
+
+    fn alert_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(attempt.at);
+        self.write(Class::Relief, move |conn| alerts::tried(conn, &attempt))
     }
 
     fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>> {

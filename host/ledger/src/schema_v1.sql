@@ -104,6 +104,19 @@ BEGIN SELECT RAISE(ABORT,'no such step in the life of a payment'); END;
 CREATE TRIGGER payment_kept BEFORE DELETE ON payment
 BEGIN SELECT RAISE(ABORT,'payments are not deleted'); END;
 
+-- Thresholds that were reached, written with the grant that reached them, and whether somebody was told.
+CREATE TABLE alert(
+  id INTEGER PRIMARY KEY, payment BLOB NOT NULL REFERENCES payment(id),
+  budget TEXT NOT NULL, unit INTEGER NOT NULL CHECK(unit IN (0,1)),
+  threshold INTEGER NOT NULL, used INTEGER NOT NULL, lim INTEGER NOT NULL, at INTEGER NOT NULL,
+  due INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0 CHECK(state IN (0,1,2)), -- waiting, delivered, given up
+  attempts INTEGER NOT NULL DEFAULT 0, tried INTEGER, outcome TEXT,
+  CHECK((attempts=0)=(tried IS NULL)), CHECK((tried IS NULL)=(outcome IS NULL))
+) STRICT;
+CREATE INDEX alert_due ON alert(due) WHERE state=0;
+CREATE TRIGGER alert_final BEFORE UPDATE ON alert WHEN OLD.state<>0
+BEGIN SELECT RAISE(ABORT,'an alert is delivered or given up once'); END;
+
 -- What a payment reserves, goes back to, or was spent from. Always the window of the decision.
 CREATE TABLE hold(
   payment BLOB NOT NULL REFERENCES payment(id), budget BLOB NOT NULL, win INTEGER NOT NULL,
@@ -194,6 +207,8 @@ CREATE TABLE session(
   agent TEXT NOT NULL, body TEXT NOT NULL, expires INTEGER NOT NULL, closed INTEGER,
   count INTEGER NOT NULL DEFAULT 0, value INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+CREATE INDEX session_open ON session(expires) WHERE closed IS NULL;
 
 CREATE TABLE suspension(
   scope TEXT NOT NULL, name TEXT NOT NULL, by TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use countersign_core::histogram::Histogram;
 use countersign_core::ledger::LedgerError;
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
@@ -113,12 +115,44 @@ where
     }
 }
 
+/// What the writer did and has to do, for those who watch.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Microseconds of each batch, from the beginning of its transaction to the end of its `fsync`.
+    pub commits: Histogram,
+    /// Jobs of each batch.
+    pub batches: Histogram,
+    waiting: AtomicU64,
+}
+
+impl Work {
+    /// Jobs that wait for the writer.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn leaves(&self) {
+        // It was counted before it was sent: never below nothing.
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a commit takes is told to people; nothing is decided by it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Where jobs are queued. The writer ends when the last of these does.
 #[derive(Clone)]
-pub(crate) struct Queue(SyncSender<Box<dyn Job>>);
+pub(crate) struct Queue {
+    jobs: SyncSender<Box<dyn Job>>,
+    work: Arc<Work>,
+}
 
 /// The writer's side of the ledger.
 pub(crate) struct Writer {
+    work: Arc<Work>,
     queue: Option<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -159,12 +193,19 @@ impl Writer {
             seen.store(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let state = Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None };
+        let work = Arc::<Work>::default();
+        let state = Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None, work: Arc::clone(&work) };
         let threads = vec![
             spawn("ledger-writer", move || state.serve())?,
             spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
         ];
-        Ok(Self { queue: Some(Queue(queue)), threads })
+        let queue = Queue { jobs: queue, work: Arc::clone(&work) };
+        Ok(Self { work, queue: Some(queue), threads })
+    }
+
+    /// What it did and has to do.
+    pub(crate) fn work(&self) -> Arc<Work> {
+        Arc::clone(&self.work)
     }
 
     /// Where its jobs are queued.
@@ -190,11 +231,14 @@ impl Queue {
     {
         let (reply, answer) = oneshot::channel();
         let task = Box::new(Task { class, work: Some(work), result: None, reply });
-        match self.0.try_send(task) {
-            Ok(()) => Ok(answer),
-            Err(TrySendError::Full(_)) => Err(LedgerError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Err(ended()),
-        }
+        self.work.waiting.fetch_add(1, Ordering::Relaxed);
+        let refused = match self.jobs.try_send(task) {
+            Ok(()) => return Ok(answer),
+            Err(TrySendError::Full(_)) => LedgerError::Overloaded,
+            Err(TrySendError::Disconnected(_)) => ended(),
+        };
+        self.work.leaves();
+        Err(refused)
     }
 }
 
@@ -223,6 +267,7 @@ struct Serving {
     wake: SyncSender<()>,
     sharing: Option<Sharing>,
     broken: Option<LedgerError>,
+    work: Arc<Work>,
 }
 
 impl Serving {
@@ -233,16 +278,28 @@ impl Serving {
                 let Ok(next) = self.jobs.try_recv() else { break };
                 batch.push(next);
             }
+            batch.iter().for_each(|_| self.work.leaves());
             let failed = match &self.broken {
                 Some(why) => Some(why.clone()),
-                None if self.sharing.is_some() => self.take_turn(&mut batch).err(),
-                None => self.apply(&mut batch).err(),
+                None => self.measured(&mut batch).err(),
             };
             for job in batch {
                 job.answer(failed.as_ref());
             }
             self.checkpoint();
         }
+    }
+
+    fn measured(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        if batch.iter().all(|job| job.class() == Class::Look) {
+            return self.take_turn(batch);
+        }
+        let started = now();
+        let applied = if self.sharing.is_some() { self.take_turn(batch) } else { self.apply(batch) };
+        let took = now().saturating_duration_since(started);
+        self.work.commits.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.work.batches.record(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+        applied
     }
 
     fn apply(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {

@@ -2,8 +2,9 @@
 //!
 //! - purchases a second and their latency, one, eight and thirty-two at a time: through the gateway at the official
 //!   Express seller, and beside it the official TypeScript client paying the same seller directly in the same run
-//!   (`--without-peers` leaves both out where there is no Node);
+//!   (`--without-peers` leaves both out where there is no Node; `--telemetry` leaves out all but its cost);
 //! - the same at a seller in this process, so that the seller is not what is measured;
+//! - the same with traces and metrics told to a receiver in this process, and without, turn by turn;
 //! - cold start until `/readyz`, memory, size of the binary, time from saving a module to the first decision by it.
 //!
 //! Clients, gateway, sellers and chain share this machine. Compare figures of one run, not of two machines.
@@ -20,6 +21,7 @@ use countersign_tests::{
     modules::{sha256, variant},
     peers::{NETWORK, Peers, authority},
     process::{Gateway, binary},
+    stub::Stub,
     wait_for,
     world::LocalWorld,
 };
@@ -37,6 +39,9 @@ const EXPRESS: [(u32, u32); 3] = [(1, 100), (8, 400), (32, 800)];
 const LOCAL: [(u32, u32); 3] = [(1, 400), (8, 2000), (32, 4000)];
 /// Cold starts, of which the median is told.
 const STARTS: usize = 5;
+/// Turns with and without telemetry, and purchases of each.
+const TURNS: u32 = 7;
+const TURN: u32 = 400;
 /// Modules saved, likewise.
 const SAVES: u32 = 5;
 
@@ -44,7 +49,11 @@ fn main() {
     let with_peers = match std::env::args().nth(1).as_deref() {
         None => true,
         Some("--without-peers") => false,
-        Some(other) => panic!("{other:?}: the only argument is --without-peers"),
+        Some("--telemetry") => {
+            println!("{}", telemetry(&LocalWorld::start()));
+            return;
+        }
+        Some(other) => panic!("{other:?}: --without-peers or --telemetry"),
     };
     let express = with_peers.then(express);
     let world = LocalWorld::start();
@@ -56,6 +65,7 @@ fn main() {
         "process": process,
         "local_seller": local,
         "express_seller": express,
+        "telemetry": telemetry(&world),
         "module_saved_to_first_decision_ms": saved_to_decided(&world),
     });
     println!("{result}");
@@ -132,6 +142,40 @@ fn local(world: &LocalWorld) -> (Value, Value) {
         "rss_kib_highest": after.get("VmHWM"),
     });
     (Value::from(points.to_vec()), process)
+}
+
+/// Turn by turn through a gateway that tells a receiver of each purchase and one that does not, so that whatever else
+/// this machine does meets both.
+fn telemetry(world: &LocalWorld) -> Value {
+    let receiver =
+        Stub::answering_at_once(|_| "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_owned());
+    let config = || unlimited(world.config(&["honest"], policies()));
+    let without = Gateway::start(config());
+    let with =
+        Gateway::start(config().set(&["telemetry", "otlp"], receiver.url("")).set(&["telemetry", "every"], "1s"));
+    let url = world.world().seller("honest").unwrap().url("/quote");
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..=TURNS {
+        eprintln!("telemetry, turn {round}");
+        for (gateway, rates) in [&without, &with].into_iter().zip(&mut rates) {
+            let bought = buy(gateway, &url, TURN, 8);
+            assert_eq!(bought.get("errors"), Some(&json!(0)), "{bought}");
+            // The first turn only warms up.
+            if round > 0 {
+                rates.push(bought.get("per_second").and_then(Value::as_f64).unwrap());
+            }
+        }
+    }
+    let told = receiver.seen().iter().filter(|message| message.starts_with("POST /v1/traces")).count();
+    let [off, on] = &rates;
+    let mut ratios: Vec<f64> = on.iter().zip(off).map(|(on, off)| on / off).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    json!({
+        "per_second_without": off,
+        "per_second_with": on,
+        "median_of_ratios": ratios.get(ratios.len() / 2).copied().map(rounded),
+        "messages_of_traces": told,
+    })
 }
 
 /// From starting the process until it says that it is ready.

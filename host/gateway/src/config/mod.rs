@@ -19,6 +19,7 @@ mod reader;
 mod reload;
 mod sections;
 mod shared;
+mod telemetry;
 mod units;
 mod vendors;
 mod wallets;
@@ -43,6 +44,7 @@ pub use mandates::{BudgetConfig, Door, MandateConfig, When};
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
 pub use proxy::Proxy;
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Responses, Store, Tls};
+pub use telemetry::{Alerts, Telemetry, Webhook};
 pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};
 
@@ -74,6 +76,10 @@ pub struct Config {
     pub approvals: Approvals,
     /// `[limits]`
     pub limits: Limits,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
+    /// `[alerts]`
+    pub alerts: Alerts,
     /// The built-in assets with `[asset.*]` over them.
     pub assets: AssetTable,
     /// `[network.*]`
@@ -111,6 +117,8 @@ const SECTIONS: &[&str] = &[
     "responses",
     "approvals",
     "limits",
+    "telemetry",
+    "alerts",
     "asset",
     "network",
     "wallet",
@@ -173,6 +181,8 @@ impl Config {
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
         let approvals = Approvals::read(section("approvals", &["quorum", "expires-in-seconds"])?)?;
         let limits = Limits::read(section("limits", Limits::KEYS)?)?;
+        let telemetry = Telemetry::read(section("telemetry", Telemetry::KEYS)?, &gateway)?;
+        let alerts = Alerts::read(section("alerts", Alerts::KEYS)?)?;
         let assets = assets::read(&mut root, &gateway.currency)?;
 
         let name = |item: &Item<'_>, text: &str| item.named(text);
@@ -202,6 +212,8 @@ impl Config {
             responses,
             approvals,
             limits,
+            telemetry,
+            alerts,
             assets,
             networks: networks.into_iter().collect(),
             wallets: wallets.into_iter().collect(),

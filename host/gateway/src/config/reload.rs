@@ -23,6 +23,8 @@ impl Config {
             ("engine", self.engine != new.engine),
             ("egress.roots", self.egress.roots != new.egress.roots),
             ("proxy.ca", self.proxy.ca != new.proxy.ca),
+            ("telemetry", self.telemetry != new.telemetry),
+            ("alerts", self.alerts != new.alerts),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);
         let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();

@@ -370,18 +370,19 @@ impl NetworkConfig {
         let mut table = item.table(&["rpc", "finality-blocks"])?;
         let finality_blocks = table.take("finality-blocks").map(|item| item.integer(0..=100_000)).transpose()?;
         let Some(item) = table.take("rpc") else { return Ok(Self { rpc: Vec::new(), finality_blocks }) };
+        const WHAT: (&str, &str) = ("an RPC endpoint", "whoever answers here is believed about what was paid");
         let endpoints = item.one_or_list()?;
         if endpoints.is_empty() || endpoints.len() > Self::MOST {
             return Err(item.error(format!("expected 1 to {} endpoints", Self::MOST)));
         }
-        let rpc = endpoints.iter().filter_map(|item| endpoint(item).transpose()).collect::<Read<_>>()?;
+        let rpc = endpoints.iter().filter_map(|item| endpoint(item, WHAT).transpose()).collect::<Read<_>>()?;
         Ok(Self { rpc, finality_blocks })
     }
 }
 
-/// A literal URL, or one kept like a secret, because providers put keys into it. None when secrets
-/// are not being read.
-fn endpoint(item: &Item<'_>) -> Read<Option<String>> {
+/// An endpoint of the operator's: a literal URL, or one kept like a secret, because providers put keys into it.
+/// None when secrets are not being read. `what` it is, and why nobody may listen.
+pub(super) fn endpoint(item: &Item<'_>, (what, why): (&str, &str)) -> Read<Option<String>> {
     let text = if item.value.is_table() { item.secret()?.expose().to_owned() } else { item.str()?.to_owned() };
     if text.is_empty() && item.value.is_table() {
         return Ok(None);
@@ -397,8 +398,6 @@ fn endpoint(item: &Item<'_>) -> Read<Option<String>> {
     match url.scheme() {
         "https" => Ok(Some(text)),
         "http" if local => Ok(Some(text)),
-        _ => Err(item
-            .error("an RPC endpoint must be https, or http on this machine")
-            .hint("whoever answers here is believed about what was paid")),
+        _ => Err(item.error(format!("{what} must be https, or http on this machine")).hint(why)),
     }
 }

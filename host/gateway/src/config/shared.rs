@@ -15,6 +15,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("gateway", &["listen", "admin", "tls", "admin-hosts"]),
     ("ledger", &[]),
     ("engine", &[]),
+    ("telemetry", &[]),
     ("egress", &["roots"]),
     ("proxy", &["ca"]),
 ];

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 
 use super::{
-    Answer, after, body, books, json, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
+    Answer, after, body, books, json, metrics, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
 };
 use crate::clock::{SystemClock, random};
 use crate::config::{HostPattern, OperatorConfig, OperatorRole};
@@ -48,14 +48,14 @@ pub(super) struct Operator {
 
 impl Operator {
     /// The operator a token belongs to now.
-    fn of(gateway: &Gateway, token: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn of(gateway: &Gateway, token: Option<&str>) -> Result<Self, Problem> {
         let snapshot = gateway.live.load_full();
         let (name, config) = operator(token, &snapshot.config)?;
         let (name, config) = (name.to_owned(), config.clone());
         Ok(Self { name, config, snapshot })
     }
 
-    fn need(&self, role: OperatorRole) -> Result<(), Problem> {
+    pub(super) fn need(&self, role: OperatorRole) -> Result<(), Problem> {
         if self.config.roles.contains(&role) {
             return Ok(());
         }
@@ -71,6 +71,7 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => json(StatusCode::OK, &value!({"status": "ok"})),
         (&Method::GET, "/readyz") => ready(&admin).await,
+        (&Method::GET, "/metrics") => metrics::page(&admin, &request).await.unwrap_or_else(|problem| refuse(&problem)),
         _ => route(&admin, request).await.unwrap_or_else(|problem| refuse(&problem)),
     }
 }
@@ -227,6 +228,14 @@ async fn read(
             let payment = gateway.ledger.payment(approval.payment).await?;
             ok(views::approval(&approval, payment.as_ref(), Viewer::Operator, config))
         }
+        ["alerts"] => {
+            let (before, limit) = alerts_page(query)?;
+            let found = gateway.ledger.alerts(before, limit).await?;
+            let full = u32::try_from(found.len()).unwrap_or(u32::MAX) >= limit;
+            let next = found.last().filter(|_| full).map(|alert| alert.id.to_string());
+            let items: Vec<_> = found.iter().map(|a| views::alert(a, &config.gateway.currency)).collect();
+            ok(value!({"items": items, "next": next}))
+        }
         ["budgets"] => ok(views::budgets(&gateway.ledger.budgets(now).await?, config, Viewer::Operator, now)),
         ["sessions"] => {
             let sessions = gateway.ledger.sessions().await?;
@@ -239,6 +248,23 @@ async fn read(
         }
         _ => Err(not_found("such path")),
     }
+}
+
+/// `GET /v1/alerts?cursor=…&limit=…`.
+fn alerts_page(query: &[(String, String)]) -> Result<(Option<u64>, u32), Problem> {
+    let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+    let (mut before, mut limit) = (None, 100);
+    for (name, value) in query {
+        match name.as_str() {
+            "cursor" => before = Some(value.parse().map_err(|_| bad("cursor: not one of ours".to_owned()))?),
+            "limit" => {
+                let known = value.parse().ok().filter(|n| (1..=500).contains(n));
+                limit = known.ok_or_else(|| bad("limit: 1 to 500".to_owned()))?;
+            }
+            other => return Err(bad(format!("`{other}` is not a parameter here; cursor and limit are"))),
+        }
+    }
+    Ok((before, limit))
 }
 
 #[derive(Deserialize, Default)]

@@ -13,6 +13,7 @@ use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
 use crate::purchase::{Call, MAX_BODY, buy, quote};
 use crate::state::{Gateway, Snapshot};
+use crate::telemetry::TraceParent;
 use crate::views::{self, Viewer};
 
 /// A call's JSON may hold a body in base64 and more around it.
@@ -20,7 +21,11 @@ const MAX_CALL: usize = MAX_BODY * 2;
 
 /// Answers one request.
 pub(super) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) -> Answer {
-    route(gateway, request).await.unwrap_or_else(|problem| refuse(&problem))
+    let routed = route(Arc::clone(&gateway), request).await;
+    routed.unwrap_or_else(|problem| {
+        gateway.telemetry.metrics.refusal(Door::Fetch, problem.code);
+        refuse(&problem)
+    })
 }
 
 async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answer, Problem> {
@@ -83,8 +88,9 @@ pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<S
 async fn read_call(gateway: &Gateway, request: Request<Incoming>) -> Result<Call, Problem> {
     let purchase = request.headers().get("countersign-purchase");
     let purchase = purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned());
+    let parent = TraceParent::of(request.headers());
     let bytes = body(gateway, request, MAX_CALL).await?;
-    Call::parse(&bytes, purchase.as_deref())
+    Ok(Call { parent, ..Call::parse(&bytes, purchase.as_deref())? })
 }
 
 async fn quoted(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {

@@ -16,6 +16,7 @@ pub use crate::egress::Body;
 use crate::egress::{CallError, Dialer};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
+use crate::telemetry::Open;
 
 /// A body that is already here.
 #[must_use]
@@ -131,6 +132,8 @@ pub(super) struct Landing {
     pub success: bool,
     /// Marks the call as running until it is recorded.
     pub flight: Flight,
+    /// Ends when the answer has.
+    pub step: Open,
     /// One call per purchase.
     pub lock: Option<OwnedMutexGuard<()>>,
 }
@@ -179,7 +182,11 @@ pub(super) fn stream_paid(
                 tracing::warn!(payment = %landing.payment, error, "the delivery could not be recorded");
             }
         }
-        drop((landing.flight, landing.lock));
+        let mut step = landing.step;
+        if !arrived {
+            step.failed(Code::SellerMisbehaved.code());
+        }
+        drop((landing.flight, landing.lock, step));
     };
     tokio::spawn(task.instrument(info_span!("answer")));
     channel.boxed_unsync()

@@ -19,6 +19,7 @@ use sha2::Sha256;
 use tokio::sync::watch;
 
 use crate::problem::{Code, Problem};
+use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceParent};
 
 /// Largest body an agent may send to a seller.
 pub const MAX_BODY: usize = 1 << 20;
@@ -75,6 +76,8 @@ pub struct Call {
     pub claims: Vec<Attribute>,
     /// How long to hold the call open for an approval.
     pub wait_seconds: u32,
+    /// The caller's span that this call belongs to.
+    pub parent: Option<TraceParent>,
     /// Told which approval the call has begun to wait for.
     pub waits: Option<watch::Sender<Option<ApprovalId>>>,
 }
@@ -107,7 +110,7 @@ impl Call {
             return Err(bad(format!("wait_seconds: at most {MAX_WAIT_SECONDS}")));
         }
         let claims = parse_claims(wire.purpose, wire.task, wire.claims.unwrap_or_default())?;
-        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds, waits: None })
+        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds, parent: None, waits: None })
     }
 
     /// Which request this is: method, URL and body. Headers and everything else are not compared.
@@ -174,8 +177,10 @@ fn parse_headers(wire: BTreeMap<String, String>) -> Result<Vec<(HeaderName, Head
         }
         let value = HeaderValue::from_str(&value)
             .map_err(|_| bad(format!("headers: the value of `{parsed}` is not a header value")))?;
-        // What the gateway must be able to read has to arrive uncompressed.
-        if parsed != http::header::ACCEPT_ENCODING {
+        // What the gateway must be able to read has to arrive uncompressed. A trace is the operator's: its
+        // names differ with each call, and an approval is for exactly the headers that were approved.
+        let ours = [http::header::ACCEPT_ENCODING.as_str(), TRACEPARENT, TRACESTATE];
+        if !ours.contains(&parsed.as_str()) {
             headers.push((parsed, value));
         }
     }

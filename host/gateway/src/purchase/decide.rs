@@ -26,6 +26,7 @@ use crate::clock::random;
 use crate::config::{MandateConfig, VendorConfig};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
+use crate::telemetry::{Step, attributes};
 use crate::views;
 
 /// Most offers of one 402 that are judged.
@@ -86,7 +87,10 @@ impl Purchase {
     ) -> Result<Decided, Problem> {
         visit.route.carries_payments()?;
         let now = self.gateway.clock.now()?;
-        let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit, now))?;
+        let mut step = self.trace.step(Step::Offers);
+        let offers = info_span!("offers").in_scope(|| self.payable(mandate, visit, now));
+        let offers = offers.inspect_err(|problem| step.failed(problem.code.code()))?;
+        drop(step);
         let resumption = self.still_approved(mandate, &offers, resumption).await?;
         if !self.gateway.rate.admit(
             &self.principal().agent,
@@ -178,16 +182,21 @@ impl Purchase {
         earlier: Vec<DecisionRecord>,
     ) -> Result<Result<Decided, Refused>, Problem> {
         let candidate = self.describe(mandate, priced).await?;
+        self.trace.offered(&candidate.facts);
         if let Some(refused) = self.too_dear(&candidate) {
             return Ok(Err(refused));
         }
         let turn = self.turn().await?;
+        let mut step = self.trace.step(Step::Decide);
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
             let (judge, policies, request): (&dyn Judge, _, _) =
                 (&*self.snapshot, &mandate.policies, &candidate.request);
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
         drop(turn);
+        step.judged(&judgement);
+        step.say(&attributes::DECISION, candidate.request.id.to_string());
+        drop(step);
         let seen = self.gateway.shadows.look(&candidate.request, &judgement, resumption.map(|r| &r.approval.shown));
         let decided = self.decided(mandate, payer, candidate, judgement, resumption, earlier).await?;
         if let Some(seen) = seen {
@@ -210,6 +219,7 @@ impl Purchase {
             Some(r) => combine_approved(&judgement, &r.approval.shown),
             None => combine(&judgement),
         };
+        self.trace.judged(&combined);
         if combined.verdict == Verdict::Deny {
             return Ok(Err(self.policy_refused(candidate, judgement, combined)));
         }
@@ -221,12 +231,14 @@ impl Purchase {
             same => same,
         };
         let payment = resumption.map_or_else(|| self.fresh_payment(), |r| Ok(r.approval.payment))?;
-        tracing::Span::current().record("payment", payment.to_string());
+        self.trace.pays(payment);
         if let Some(refused) = self.not_covered(mandate, payer, &candidate, &judgement).await {
             return Ok(Err(refused));
         }
         let span = info_span!("hold", payment = %payment);
-        self.hold(mandate, payer, payment, candidate, judgement, combined, resumption, earlier).instrument(span).await
+        let held = self.hold(mandate, payer, payment, candidate, judgement, combined, resumption, earlier);
+        let held = self.trace.during(Step::Hold, held.instrument(span));
+        Box::pin(held).await
     }
 
     /// Waits for its turn to be judged, and not for long: beyond what the engine can do, agents are told so.
@@ -456,6 +468,9 @@ impl Purchase {
         let flight = self.gateway.flights.begin(payment);
         match permit::commit(&*self.gateway.ledger, commit).await? {
             Granted::Permit { permit, alerts } => {
+                if !alerts.is_empty() {
+                    self.gateway.alerted.notify_one();
+                }
                 for alert in alerts {
                     tracing::warn!(
                         budget = alert.budget,
@@ -651,6 +666,7 @@ impl Purchase {
             at: self.gateway.clock.now()?,
         };
         let payment = self.gateway.ledger.deny(denial).await?;
+        self.trace.pays(payment);
         let mut problem = first.problem.with("payment", payment.to_string());
         if candidates.len() > 1 {
             problem = problem.with("candidates", candidates);

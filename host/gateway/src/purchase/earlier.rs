@@ -10,6 +10,7 @@ use super::answer::{Reply, deliver};
 use super::decide::Resumption;
 use super::present::unresolved;
 use crate::problem::{Code, Problem};
+use crate::telemetry::Step;
 
 /// What to do about the earlier attempt.
 pub(super) enum Earlier {
@@ -88,6 +89,7 @@ impl Purchase {
     pub(super) async fn wait_for(&self, approval: &Approval) -> Result<Option<Resumption>, Problem> {
         let start = self.gateway.clock.now()?;
         let patience = u64::from(self.call.wait_seconds).saturating_mul(1_000);
+        let _step = (patience > 0).then(|| self.trace.step(Step::Wait));
         if let Some(waits) = &self.call.waits {
             waits.send_replace(Some(approval.id));
         }

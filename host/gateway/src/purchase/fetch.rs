@@ -13,6 +13,7 @@ use super::answer::{Body, Reply, filter_headers, full, stream};
 use super::{Call, Purchase};
 use crate::egress::{CallError, Connection, Route};
 use crate::problem::{Code, Problem};
+use crate::telemetry::{Open, Step, TRACEPARENT, attributes};
 
 /// Largest 402 body read, in bytes.
 const MAX_CHALLENGE: usize = 256 * 1024;
@@ -38,16 +39,33 @@ pub(super) struct Visit {
 impl Purchase {
     /// Calls the seller once without payment, through the guard.
     pub(super) async fn fetch(&self, payer: Address) -> Result<Fetched, Problem> {
+        let mut step = self.trace.step(Step::Fetch);
+        let fetched = self.call_unpaid(payer, &mut step).await;
+        fetched.inspect_err(|problem| step.failed(problem.code.code()))
+    }
+
+    async fn call_unpaid(&self, payer: Address, step: &mut Open) -> Result<Fetched, Problem> {
         let route = self.route(self.call.target.clone()).await?;
         let dialer = &self.gateway.dialer;
         let mut connection = dialer.connect(&route).await.map_err(before_payment)?;
-        let request = request(&self.call, None).map_err(|e| Problem::new(Code::BadRequest, e))?;
+        let mut request = request(&self.call, None).map_err(|e| Problem::new(Code::BadRequest, e))?;
+        self.tell_seller(&mut request, step);
         let response = dialer.send(&mut connection, request).await.map_err(before_payment)?;
+        step.say(&attributes::STATUS, u64::from(response.status().as_u16()));
         if response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(Fetched::Free(self.free(response)));
         }
         let offers = self.read_offers(response, payer).await?;
         Ok(Fetched::Payable(Visit { route, connection, offers }))
+    }
+
+    /// Tells a seller which trace its part belongs to, if the operator wants sellers to know.
+    pub(super) fn tell_seller(&self, request: &mut Request<Body>, step: &Open) {
+        if self.snapshot.config.telemetry.tell_sellers
+            && let Ok(value) = HeaderValue::from_str(&step.traceparent().to_string())
+        {
+            request.headers_mut().insert(HeaderName::from_static(TRACEPARENT), value);
+        }
     }
 
     /// Resolves and guards; nothing is sent.

@@ -15,6 +15,7 @@ mod fetch;
 mod pass;
 mod present;
 mod quote;
+mod watched;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ use crate::config::{Config, Door, MandateConfig};
 use crate::identity::{self, Caller};
 use crate::problem::{Code, Problem};
 use crate::state::{Gateway, Snapshot};
+use crate::telemetry::{Ended, Step, Trace, What, attributes};
 use decide::Decided;
 use earlier::Earlier;
 use fetch::Fetched;
@@ -49,6 +51,7 @@ pub(crate) struct Purchase {
     key: PurchaseKey,
     fingerprint: Fingerprint,
     door: Door,
+    trace: Trace,
     /// Held to the end of the call: one call per purchase.
     lock: Option<OwnedMutexGuard<()>>,
 }
@@ -65,8 +68,10 @@ pub async fn buy(
     call: Call,
     door: Door,
 ) -> Result<Reply, Problem> {
+    let trace = Trace::begin(&gateway, What::Purchase, call.parent);
     let span = info_span!(
         "purchase",
+        trace = trace.id(),
         agent = caller.principal.agent,
         session = caller.principal.session,
         purchase = tracing::field::Empty,
@@ -74,7 +79,7 @@ pub async fn buy(
         host = call.target.host(),
         door = door.as_str(),
     );
-    let task = tokio::spawn(run(gateway, snapshot, caller, call, door).instrument(span));
+    let task = tokio::spawn(run(gateway, snapshot, caller, call, door, trace).instrument(span));
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a purchase task ended abnormally");
         Err(Problem::new(Code::Overloaded, "the purchase ended abnormally; repeat it with the same purchase_id"))
@@ -87,11 +92,29 @@ async fn run(
     caller: Caller,
     call: Call,
     door: Door,
+    trace: Trace,
 ) -> Result<Reply, Problem> {
-    let opened = Purchase::open(gateway, snapshot, caller, call, door);
-    let purchase = opened.instrument(info_span!("identify")).await?;
+    trace.about(&snapshot, &caller, &call, door);
+    let outcome = Box::pin(bought(gateway, snapshot, caller, call, door, trace.clone())).await;
+    let ended = outcome.as_ref().map_or_else(|problem| Ended::of(problem.code), Reply::ended);
+    trace.ends(door, ended, outcome.as_ref().err());
+    outcome
+}
+
+async fn bought(
+    gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
+    call: Call,
+    door: Door,
+    trace: Trace,
+) -> Result<Reply, Problem> {
+    let step = trace.clone();
+    let opened = Purchase::open(gateway, snapshot, caller, call, door, trace);
+    let purchase = step.during(Step::Identify, opened.instrument(info_span!("identify"))).await?;
     let id = purchase.key.purchase.to_string();
     tracing::Span::current().record("purchase", &id);
+    step.say(&attributes::PURCHASE, id.as_str());
     let outcome = Box::pin(purchase.proceed()).await;
     outcome.map(|reply| reply.with_purchase(&id)).map_err(|problem| problem.with_default("purchase", id))
 }
@@ -104,6 +127,7 @@ impl Purchase {
         caller: Caller,
         call: Call,
         door: Door,
+        trace: Trace,
     ) -> Result<Self, Problem> {
         let fingerprint = call.fingerprint(&gateway.key);
         let workspace = caller.principal.workspace.clone().unwrap_or_default();
@@ -123,11 +147,14 @@ impl Purchase {
         if lock.is_none() {
             return Err(Problem::new(Code::Overloaded, "too many calls wait for this purchase already"));
         }
-        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock })
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock })
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {
+        let step = self.trace.step(Step::Mandate);
         let mut mandate = info_span!("mandate").in_scope(|| self.mandate().cloned())?;
+        drop(step);
+        self.trace.under(&mandate);
         let mut signer = self.signer(&mandate)?;
         let latest = self.gateway.ledger.latest(self.key.clone()).await?;
         let resumption = match self.earlier(latest).await? {
@@ -181,6 +208,8 @@ impl Purchase {
         }
         (self.snapshot, self.caller) = (snapshot, caller);
         let mandate = self.mandate()?.clone();
+        self.trace.under(&mandate);
+        self.trace.say(&attributes::GENERATION, self.snapshot.generation);
         let signer = self.signer(&mandate)?;
         Ok((mandate, signer))
     }

@@ -16,6 +16,7 @@ use crate::config::Door;
 use crate::identity::Caller;
 use crate::problem::{Code, Problem};
 use crate::state::{Gateway, Snapshot};
+use crate::telemetry::{Ended, Trace, What};
 
 /// A body on its way from an agent to a seller.
 pub struct Streamed {
@@ -44,12 +45,17 @@ pub async fn pass(
         None => PurchaseId::mint(gateway.clock.now()?, crate::clock::random(&*gateway.clock)?),
     };
     let (agent, host, id) = (caller.principal.agent.clone(), call.target.host(), purchase.to_string());
-    let span = info_span!("upload", agent, purchase = id, host, door = door.as_str());
+    let trace = Trace::begin(&gateway, What::Upload, call.parent);
+    trace.about(&snapshot, &caller, &call, door);
+    let span = info_span!("upload", trace = trace.id(), agent, purchase = id, host, door = door.as_str());
     let workspace = caller.principal.workspace.clone().unwrap_or_default();
     let key = PurchaseKey { workspace, agent, purchase };
     let fingerprint = call.fingerprint(&gateway.key);
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock: None };
+    let trace = purchase.trace.clone();
     let outcome = Box::pin(purchase.pass(upload)).instrument(span).await;
+    let ended = outcome.as_ref().map_or_else(|problem| Ended::of(problem.code), Reply::ended);
+    trace.ends(door, ended, outcome.as_ref().err());
     outcome.map(|reply| reply.with_purchase(&id)).map_err(|problem| problem.with_default("purchase", id))
 }
 

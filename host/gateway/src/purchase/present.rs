@@ -25,6 +25,7 @@ use crate::egress::{CallError, Connection, Route};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::state::Gateway;
+use crate::telemetry::{Open, Step, attributes};
 
 /// A payment on its way, and the state it is in.
 struct Paying {
@@ -59,10 +60,15 @@ impl Purchase {
             self.never_signed(id, "suspended before the key was used").await;
             return Err(suspended(&scope.to_string(), id, State::Released));
         }
+        let mut step = self.trace.step(Step::Sign);
         let sealed = match signer.sign(permit).instrument(info_span!("sign", payment = %id)).await {
             Ok(sealed) => sealed,
-            Err(error) => return Err(self.not_signed(id, &error).await),
+            Err(error) => {
+                step.failed(Code::WalletUnavailable.code());
+                return Err(self.not_signed(id, &error).await);
+            }
         };
+        drop(step);
         self.store_signature(id, *sealed.signature());
         let span = info_span!("present", payment = %id);
         self.present(sealed, visit.route, Some(visit.connection), paying).instrument(span).await
@@ -71,6 +77,9 @@ impl Purchase {
     /// Presents the stored authorization of an open payment again: the same nonce, never a new one.
     pub(super) async fn represent(self, payment: PaymentView) -> Result<Reply, Problem> {
         let (id, state) = (payment.id, payment.state);
+        self.trace.pays(id);
+        self.trace.offered(&payment.facts);
+        self.trace.say(&attributes::AGAIN, true);
         let flight = self.gateway.flights.begin(id);
         if let Some(scope) = self.gateway.stopped(&payment.facts).await {
             return Err(suspended(&scope.to_string(), id, state));
@@ -109,6 +118,7 @@ impl Purchase {
     async fn sign_again(&self, permit: Permit, facts: &PaymentFacts) -> Result<Sealed, String> {
         let signer = self.gateway.signers.get(&facts.wallet).ok_or_else(|| format!("no wallet `{}`", facts.wallet))?;
         let id = permit.payment();
+        let _step = self.trace.step(Step::Sign);
         let sealed =
             signer.sign(permit).instrument(info_span!("sign", payment = %id)).await.map_err(|e| e.to_string())?;
         self.store_signature(id, *sealed.signature());
@@ -152,16 +162,16 @@ impl Purchase {
         connection: Option<Connection>,
         paying: Paying,
     ) -> Result<Reply, Problem> {
-        match self.send(&sealed, &route, connection).await {
+        let mut step = self.trace.step(Step::Present);
+        let sent = self.send(&sealed, &route, connection, &mut step).await;
+        drop(step);
+        match sent {
             Ok(response) => self.settle(sealed.authorization(), response, paying).await,
             Err(error) => {
                 let why = format!("no answer to the paid request: {error}");
                 note(&self.gateway, paying.id, paying.state, Event::Ambiguous, why, None).await;
                 self.gateway.chains.watch(&self.gateway, paying.id);
-                let code = match error {
-                    CallError::Broken(_) => Code::OutcomeUnknown,
-                    CallError::Unreachable(_) | CallError::Forbidden(_) => Code::SellerUnreachable,
-                };
+                let code = unanswered(&error);
                 let detail = format!(
                     "{error}; repeat the call with this purchase_id: the same authorization is presented again"
                 );
@@ -179,6 +189,22 @@ impl Purchase {
         sealed: &Sealed,
         route: &Route,
         connection: Option<Connection>,
+        step: &mut Open,
+    ) -> Result<Response<Incoming>, CallError> {
+        let answered = self.call_paid(sealed, route, connection, step).await;
+        match &answered {
+            Ok(response) => step.say(&attributes::STATUS, u64::from(response.status().as_u16())),
+            Err(error) => step.failed(unanswered(error).code()),
+        }
+        answered
+    }
+
+    async fn call_paid(
+        &self,
+        sealed: &Sealed,
+        route: &Route,
+        connection: Option<Connection>,
+        step: &Open,
     ) -> Result<Response<Incoming>, CallError> {
         let broken = |e: String| CallError::Unreachable(e);
         let header = self
@@ -186,7 +212,8 @@ impl Purchase {
             .rail
             .present(sealed.authorization(), sealed.signature())
             .map_err(|e| broken(e.to_string()))?;
-        let request = request(&self.call, Some(&header)).map_err(broken)?;
+        let mut request = request(&self.call, Some(&header)).map_err(broken)?;
+        self.tell_seller(&mut request, step);
         let mut connection = match Connection::still_open(connection).await {
             Some(open) => open,
             None => self.gateway.dialer.connect(route).await?,
@@ -217,9 +244,16 @@ impl Purchase {
         let Paying { id, facts, state: from, proven, flight } = paying;
         // Beside what the chain has proven, a seller's word for the transaction counts for nothing.
         let transaction = if from.is_spent() { proven } else { said };
+        self.trace.say(&attributes::STATE, state.public());
+        self.trace.say(&attributes::STATUS, u64::from(head.status.as_u16()));
+        if let Some(transaction) = &transaction {
+            self.trace.say(&attributes::TRANSACTION, transaction.as_str());
+        }
         tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
         let gateway = Arc::clone(&self.gateway);
+        let trace = self.trace.clone();
         let recorded = async move {
+            let _step = trace.step(Step::Settle);
             note(&gateway, id, from, event, why, evidence).await;
             gateway.chains.watch(&gateway, id);
         }
@@ -252,6 +286,7 @@ impl Purchase {
             success: head.status.is_success(),
             flight,
             lock: self.lock,
+            step: self.trace.step(Step::Answer),
         };
         reply.body = stream_paid(self.gateway, body, landing, recorded);
         Ok(reply)
@@ -304,6 +339,14 @@ async fn note(
         Ok(_) => {}
         Err(LedgerError::Conflict(why)) => tracing::debug!(%payment, why, "somebody else was first"),
         Err(error) => tracing::error!(%payment, %error, "an outcome could not be recorded; the hold stays"),
+    }
+}
+
+/// What no answer to a paid request is to the agent.
+const fn unanswered(error: &CallError) -> Code {
+    match error {
+        CallError::Broken(_) => Code::OutcomeUnknown,
+        CallError::Unreachable(_) | CallError::Forbidden(_) => Code::SellerUnreachable,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{Door, MandateConfig};
 use crate::identity::Caller;
 use crate::problem::{Code, Problem};
 use crate::state::{Gateway, Snapshot};
+use crate::telemetry::{Ended, Step, Trace, What};
 use crate::views::{self, Viewer};
 
 /// Longest path a quote's record carries, in bytes.
@@ -64,12 +65,22 @@ pub async fn quote(
     };
     let workspace = caller.principal.workspace.clone().unwrap_or_default();
     let key = PurchaseKey { workspace, agent: agent.clone(), purchase };
-    let span = info_span!("quote", agent, host = call.target.host(), door = door.as_str());
+    let trace = Trace::begin(&gateway, What::Quote, call.parent);
+    trace.about(&snapshot, &caller, &call, door);
+    let span = info_span!("quote", trace = trace.id(), agent, host = call.target.host(), door = door.as_str());
     let fingerprint = call.fingerprint(&gateway.key);
     // No lock: a quote neither joins a purchase nor keeps one waiting.
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock: None };
     // A task of its own, so that whoever hangs up does not choose what is recorded.
-    let task = tokio::spawn(async move { Box::pin(purchase.quoted()).await }.instrument(span));
+    let quoted = async move {
+        let trace = purchase.trace.clone();
+        let quoted = Box::pin(purchase.quoted()).await;
+        if let Err(problem) = &quoted {
+            trace.concludes(Ended::of(problem.code), Some(problem));
+        }
+        quoted
+    };
+    let task = tokio::spawn(quoted.instrument(span));
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a quote's task ended abnormally");
         Err(Problem::new(Code::Overloaded, "the quote ended abnormally; nothing was signed"))
@@ -109,6 +120,7 @@ impl Purchase {
         let mut first = None;
         for priced in offers.into_iter().take(MAX_CANDIDATES) {
             let candidate = self.describe(mandate, priced).await?;
+            self.trace.offered(&candidate.facts);
             let appraisal = self.judged(mandate, payer, &candidate).await?;
             self.record_quote(&candidate, &appraisal).await?;
             if appraisal.verdict != Verdict::Deny {
@@ -131,13 +143,17 @@ impl Purchase {
             return Ok(denied(vec![by_host(refused.problem.code.code(), &refused.problem.detail)]));
         }
         let turn = self.turn().await?;
+        let mut step = self.trace.step(Step::Decide);
         let judgement = info_span!("decide", decision = %candidate.request.id).in_scope(|| {
             let (judge, policies, request): (&dyn Judge, _, _) =
                 (&*self.snapshot, &mandate.policies, &candidate.request);
             tokio::task::block_in_place(|| judge.judge(policies, request))
         });
         drop(turn);
+        step.judged(&judgement);
+        drop(step);
         let combined = combine(&judgement);
+        self.trace.judged(&combined);
         let mut reasons = self.tell(&combined.reasons);
         if combined.verdict == Verdict::Deny {
             return Ok(denied(reasons));

@@ -14,6 +14,7 @@ use super::part::Part;
 use super::{Refused, Reloader, State, refused};
 use crate::config::{Config, OperatorConfig, OperatorRole};
 use crate::state::Snapshot;
+use crate::telemetry::Reloaded;
 
 /// How long the names of chain nodes may take to resolve before a generation serves without, in
 /// milliseconds.
@@ -32,6 +33,7 @@ impl Reloader {
         if same_cases && is_what_serves(&candidate, &record) {
             if self.is_latest(candidate.seen) {
                 self.state().last_error = None;
+                self.gateway.telemetry.metrics.files_serve(true);
             }
             return Ok(record.number);
         }
@@ -131,9 +133,11 @@ impl Reloader {
             state.unreadable.clear();
             if origin == Origin::File {
                 state.last_error = None;
+                self.gateway.telemetry.metrics.files_serve(true);
             }
         })
         .await;
+        self.gateway.telemetry.metrics.reload(Reloaded::Activated);
         tracing::info!(generation = number, origin = origin.as_str(), by, "activated");
         Ok(number)
     }
@@ -162,6 +166,7 @@ impl Reloader {
             policies: Arc::clone(&live.policies),
             rail: Arc::clone(&live.rail),
         };
+        self.gateway.telemetry.metrics.reload(Reloaded::Restricted);
         tracing::warn!("what the edit removes or tightens holds from now on");
         match self.write_down(&mut record, true).await {
             Ok(()) => {

@@ -42,6 +42,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Environment};
 use crate::state::Gateway;
+use crate::telemetry::Reloaded;
 
 pub use files::load;
 pub use start::FirstStart;
@@ -114,6 +115,7 @@ impl Reloader {
     pub fn new(engine: Arc<Engine>, gateway: Arc<Gateway>, environment: Environment, first: start::Parts) -> Self {
         let start::Parts { started, state } = first;
         let path = started.path.clone();
+        gateway.telemetry.metrics.files_serve(state.last_error.is_none());
         Self {
             engine,
             gateway,
@@ -221,9 +223,11 @@ impl Reloader {
     }
 
     async fn refuse(&self, error: Refused) {
+        self.gateway.telemetry.metrics.reload(Reloaded::Refused);
         tracing::warn!(stage = error.stage, policy = error.policy, message = error.message, "the edit was refused");
         let Ok(now) = self.gateway.clock.now() else { return };
         self.state().last_error = Some((now, error.clone()));
+        self.gateway.telemetry.metrics.files_serve(false);
         self.note("policies-refused", "", &error, now).await;
     }
 

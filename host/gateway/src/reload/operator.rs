@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::candidate::{Candidate, Restored};
 use super::{Refused, Reloader, refused};
 use crate::config::canonical_settings;
+use crate::telemetry::Reloaded;
 
 /// Largest settings document an operator may put, in bytes.
 const MAX_SETTINGS: usize = 1 << 20;
@@ -98,6 +99,7 @@ impl Reloader {
     /// A refused change of an operator's is recorded with their name.
     pub(super) async fn told(&self, done: Result<u64, Refused>, by: &str) -> Result<u64, Refused> {
         if let (Err(why), Ok(now)) = (&done, self.now()) {
+            self.gateway.telemetry.metrics.reload(Reloaded::Refused);
             self.note("policies-refused", by, why, now).await;
         }
         done

@@ -68,6 +68,15 @@ CREATE TABLE countersign.payment(
   CHECK(signature IS NULL OR payload IS NOT NULL)
 );
 
+CREATE TABLE countersign.alert(
+  id bigint PRIMARY KEY, payment bytea NOT NULL REFERENCES countersign.payment(id) DEFERRABLE INITIALLY DEFERRED,
+  budget text NOT NULL, unit bigint NOT NULL CHECK(unit IN (0,1)),
+  threshold bigint NOT NULL, used bigint NOT NULL, lim bigint NOT NULL, at bigint NOT NULL,
+  due bigint NOT NULL, state bigint NOT NULL DEFAULT 0 CHECK(state IN (0,1,2)),
+  attempts bigint NOT NULL DEFAULT 0, tried bigint, outcome text,
+  CHECK((attempts=0)=(tried IS NULL)), CHECK((tried IS NULL)=(outcome IS NULL))
+);
+
 CREATE TABLE countersign.hold(
   payment bytea NOT NULL REFERENCES countersign.payment(id) DEFERRABLE INITIALLY DEFERRED,
   budget bytea NOT NULL, win bigint NOT NULL,
@@ -274,6 +283,8 @@ CREATE TRIGGER payment_redeemed BEFORE UPDATE ON countersign.payment FOR EACH RO
 CREATE TRIGGER approval_final BEFORE UPDATE ON countersign.approval FOR EACH ROW
   WHEN (OLD.state IN (2,3,4) AND NEW.state<>OLD.state)
   EXECUTE FUNCTION countersign.refuse('an approval is decided and used once');
+CREATE TRIGGER alert_final BEFORE UPDATE ON countersign.alert FOR EACH ROW WHEN (OLD.state<>0)
+  EXECUTE FUNCTION countersign.refuse('an alert is delivered or given up once');
 CREATE TRIGGER finalized_forward BEFORE UPDATE ON countersign.finalized FOR EACH ROW
   WHEN (NEW.block<=OLD.block OR NEW.time<OLD.time)
   EXECUTE FUNCTION countersign.refuse('finality never goes back');

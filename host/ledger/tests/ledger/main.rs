@@ -27,6 +27,8 @@ mod store;
 #[cfg(test)]
 mod uses;
 #[cfg(test)]
+mod watched;
+#[cfg(test)]
 mod windows;
 
 /// Random histories of a test.

@@ -73,6 +73,9 @@ mod reviews;
 #[path = "../ledger/uses.rs"]
 mod uses;
 #[cfg(test)]
+#[path = "../ledger/watched.rs"]
+mod watched;
+#[cfg(test)]
 #[path = "../ledger/windows.rs"]
 mod windows;
 

@@ -22,6 +22,7 @@ use crate::front::{agent, uses};
 use crate::problem::{Code, Problem};
 use crate::purchase::{Body, Call, Reply, buy, quote};
 use crate::state::Gateway;
+use crate::telemetry::TraceParent;
 use crate::views::{self, Viewer};
 
 /// Most of a seller's answer that is handed to a model, in bytes.
@@ -33,6 +34,7 @@ const PROGRESS_MS: u64 = 3_000;
 pub(super) struct Caller<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) token: Option<&'a str>,
+    pub(super) parent: Option<TraceParent>,
     pub(super) context: &'a RequestContext<RoleServer>,
 }
 
@@ -71,6 +73,7 @@ impl Caller<'_> {
         let mut call = Call::parse(arguments.to_string().as_bytes(), None)?;
         let (waits, waiting) = watch::channel(None);
         call.waits = Some(waits);
+        call.parent = self.parent;
         let (host, patience) = (call.target.host(), call.wait_seconds);
         let (snapshot, caller) = agent::who(self.gateway, self.token).await?;
         let bought = async {
@@ -108,7 +111,8 @@ impl Caller<'_> {
     }
 
     async fn price_check(&self, arguments: &Value) -> Result<Value, Problem> {
-        let call = Call::parse(arguments.to_string().as_bytes(), None)?;
+        let parent = self.parent;
+        let call = Call { parent, ..Call::parse(arguments.to_string().as_bytes(), None)? };
         let (snapshot, caller) = agent::who(self.gateway, self.token).await?;
         quote(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp).await
     }

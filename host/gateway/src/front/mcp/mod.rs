@@ -24,8 +24,10 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json as value};
 
 use super::{Answer, body, json};
+use crate::config::Door;
 use crate::problem::Problem;
 use crate::state::Gateway;
+use crate::telemetry::TraceParent;
 
 /// Answers one request of a caller whose token is good.
 ///
@@ -47,7 +49,8 @@ pub(super) async fn answer(
         return Ok(json(StatusCode::BAD_REQUEST, &error));
     }
     let config = transport(gateway.listeners[0]);
-    let door = move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone() });
+    let parent = TraceParent::of(head.headers());
+    let door = move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone(), parent });
     let service = StreamableHttpService::new(door, Arc::new(NeverSessionManager::default()), config);
     let mut response = service.handle(head.map(|()| Full::new(bytes))).await;
     let source = http::HeaderValue::from_static("gateway");
@@ -76,6 +79,8 @@ fn malformed(bytes: &Bytes) -> Option<(i32, &'static str)> {
 struct Tools {
     gateway: Arc<Gateway>,
     token: Option<String>,
+    /// The caller's span.
+    parent: Option<TraceParent>,
 }
 
 impl ServerHandler for Tools {
@@ -101,9 +106,18 @@ impl ServerHandler for Tools {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
-        let caller = calls::Caller { gateway: &self.gateway, token: self.token.as_deref(), context: &context };
+        let caller = calls::Caller {
+            gateway: &self.gateway,
+            token: self.token.as_deref(),
+            parent: self.parent,
+            context: &context,
+        };
         match Box::pin(caller.call(&request.name, arguments)).await {
-            Some(result) => Ok(result.map_or_else(|problem| tools::refused(problem.body()), tools::done).into()),
+            Some(Ok(done)) => Ok(tools::done(done).into()),
+            Some(Err(problem)) => {
+                self.gateway.telemetry.metrics.refusal(Door::Mcp, problem.code);
+                Ok(tools::refused(problem.body()).into())
+            }
             None => Err(ErrorData::invalid_params(format!("there is no tool `{}`", request.name), None)),
         }
     }

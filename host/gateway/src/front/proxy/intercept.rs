@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::tunnel::{Activity, Watched};
-use super::{bad, exchange, refuse, request};
+use super::{bad, exchange, refuse, refused, request};
 use crate::front::Answer;
 use crate::front::server::{HEAD, MAX_HEAD};
 use crate::problem::{Code, Problem};
@@ -119,10 +119,10 @@ pub(super) async fn serve(
 
 async fn answer(gateway: Arc<Gateway>, target: &Target, token: &str, request: Request<Incoming>) -> Answer {
     let answered = match meant(target, &request) {
-        Ok(target) => exchange(gateway, token, target, request).await,
+        Ok(target) => exchange(Arc::clone(&gateway), token, target, request).await,
         Err(problem) => Err(problem),
     };
-    answered.unwrap_or_else(|problem| refuse(&problem))
+    answered.unwrap_or_else(|problem| refused(&gateway, &problem))
 }
 
 /// What a request asks for, which must be at the host that the connection was made to.

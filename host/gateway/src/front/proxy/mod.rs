@@ -42,9 +42,15 @@ pub(super) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, ne
     let answered = if request.method() == Method::CONNECT {
         connect::open(&gateway, request, next).await
     } else {
-        forward(gateway, request).await
+        forward(Arc::clone(&gateway), request).await
     };
-    answered.unwrap_or_else(|problem| refuse(&problem))
+    answered.unwrap_or_else(|problem| refused(&gateway, &problem))
+}
+
+/// [`refuse`], counted.
+fn refused(gateway: &Gateway, problem: &Problem) -> Answer {
+    gateway.telemetry.metrics.refusal(Door::Proxy, problem.code);
+    refuse(problem)
 }
 
 /// An absolute-form request.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::bad;
 use crate::problem::Problem;
 use crate::purchase::Call;
+use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceParent};
 
 const PURCHASE: &str = "countersign-purchase";
 
@@ -28,6 +29,7 @@ pub(super) fn call(head: &Parts, target: Target, token: &str) -> Result<Call, Pr
         purchase: purchase(&head.headers)?,
         claims: Vec::new(),
         wait_seconds: 0,
+        parent: TraceParent::of(&head.headers),
         waits: None,
     })
 }
@@ -75,10 +77,11 @@ fn headers(from: &HeaderMap, token: &str) -> Result<Vec<(HeaderName, HeaderValue
     Ok(headers)
 }
 
-/// Whether a header is meant for the seller at all. The gateway frames what it sends itself, and what it must
+/// Whether a header is meant for the seller at all: a trace is told to the operator's receiver. The gateway frames what it sends itself, and what it must
 /// be able to read has to arrive uncompressed.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    let ours = [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING].contains(name) || name.as_str() == PURCHASE;
+    let ours = [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING].contains(name)
+        || [PURCHASE, TRACEPARENT, TRACESTATE].contains(&name.as_str());
     !ours && !is_hop_by_hop(name.as_str()) && !name.as_str().starts_with("proxy-")
 }
 

@@ -35,6 +35,13 @@ pub(super) struct Place {
 }
 
 impl Tunnels {
+    /// How many there are, of all agents.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().map(|n| u64::from(*n)).sum()
+    }
+
     /// One more for `agent`, unless it has `most` already.
     pub(super) fn take(&self, agent: &str, most: u32) -> Option<Place> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
