@@ -6,6 +6,7 @@ pub(crate) mod after;
 mod agent;
 mod books;
 pub(crate) mod mcp;
+mod outcome;
 mod policies;
 mod proxy;
 mod server;

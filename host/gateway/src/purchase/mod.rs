@@ -15,6 +15,8 @@ mod fetch;
 mod pass;
 mod present;
 mod quote;
+mod sign;
+mod terms;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ pub use call::{Call, MAX_BODY};
 pub(crate) use fetch::before_payment;
 pub use pass::{Streamed, pass};
 pub use quote::quote;
+pub use sign::MAX_ORDER;
 
 use crate::config::{Config, Door, MandateConfig};
 use crate::identity::{self, Caller};
@@ -140,7 +143,7 @@ impl Purchase {
             Earlier::Nothing => None,
         };
         let payer = signer.address();
-        let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+        let visit = match self.visit(&mandate, payer).instrument(info_span!("fetch")).await? {
             Fetched::Free(reply) => return Ok(reply),
             Fetched::Payable(visit) => visit,
         };
@@ -152,7 +155,7 @@ impl Purchase {
                 (mandate, signer) = self.pin_again().await?;
                 let payer = signer.address();
                 // The approved purchase is made anew, from a fresh 402.
-                let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+                let visit = match self.visit(&mandate, payer).instrument(info_span!("fetch")).await? {
                     Fetched::Free(reply) => return Ok(reply),
                     Fetched::Payable(visit) => visit,
                 };
@@ -223,20 +226,23 @@ pub(crate) fn mandate<'a>(config: &'a Config, principal: &Principal, door: Door)
     Ok(mandate)
 }
 
-/// The payment of this very request that is in review, or whose call ended without delivering a 2xx.
+/// The payment of this very request that is in review, or whose call ended without delivering a 2xx. What was
+/// handed out ends when the chain has proven it: nobody here sees what it delivers.
 async fn unresolved(
     gateway: &Gateway,
     workspace: &str,
     agent: &str,
     fingerprint: Fingerprint,
 ) -> Result<Option<PaymentView>, Problem> {
+    let done = |p: &PaymentView| p.state.is_spent() && sign::was_handed_out(p);
     for seen in gateway.ledger.unfinished(workspace.to_owned(), agent.to_owned(), fingerprint).await? {
-        if gateway.flights.is_in_the_air(seen.id).await {
+        if done(&seen) || gateway.flights.is_in_the_air(seen.id).await {
             continue;
         }
         // Its call may have ended since the list was read; a flight ends only when all is recorded.
         let now = gateway.ledger.payment(seen.id).await?;
-        let open = |p: &PaymentView| p.state == State::Review || (p.state.has_authorization() && !p.delivered);
+        let open =
+            |p: &PaymentView| p.state == State::Review || (p.state.has_authorization() && !p.delivered && !done(p));
         if let Some(payment) = now.filter(open) {
             return Ok(Some(payment));
         }

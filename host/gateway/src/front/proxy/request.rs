@@ -29,6 +29,7 @@ pub(super) fn call(head: &Parts, target: Target, token: &str) -> Result<Call, Pr
         claims: Vec::new(),
         wait_seconds: 0,
         waits: None,
+        elsewhere: None,
     })
 }
 
