@@ -15,7 +15,6 @@ use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use super::Purchase;
 use super::answer::Body;
@@ -25,8 +24,9 @@ use crate::config::MandateConfig;
 use crate::egress::{CallError, Connection, Route};
 use crate::problem::{Code, Problem};
 
-/// How long a seller may take to answer the head of a request whose body does not come, in milliseconds.
-const HEAD_ONLY_MS: u64 = 10_000;
+/// How long a seller may take to answer the head of a request whose body does not come, in milliseconds. Many say
+/// `100 Continue` at once and 402 a moment later, so that says nothing.
+const HEAD_ONLY_MS: u64 = 5_000;
 
 /// A 402 as the agent says it was, where the rail looks for it.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Purchase {
         self.read_offers(response, payer).await
     }
 
-    /// Sends the head of a request that announces a body. Whoever wants to see the body first is left.
+    /// Sends the head of a request that announces a body. Who wants to see the body first is not waited for long.
     async fn ask_by_head(
         &self,
         connection: &mut Connection,
@@ -118,26 +118,14 @@ impl Purchase {
         let unsent = Unsent(Some(unsent));
         *request.body_mut() = body.boxed_unsync();
         request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
-        let (wants, wanted) = oneshot::channel();
-        let wants = std::sync::Mutex::new(Some(wants));
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                // The first says it all; a poisoned lock has nothing left to say.
-                wants.lock().ok().and_then(|mut wants| wants.take()).map(|wants| wants.send(()));
-            }
-        });
         let dialer = &self.gateway.dialer;
-        let (answer, wanted) = tokio::select! {
-            biased;
-            answer = dialer.within(HEAD_ONLY_MS, dialer.send(connection, request)) => (answer, false),
-            Ok(()) = wanted => (None, true),
-        };
-        match answer {
+        match dialer.within(HEAD_ONLY_MS, dialer.send(connection, request)).await {
             Some(answer) => Ok((unsent, answer.map_err(before_payment)?)),
-            None if wanted => Err(unseen("the seller wants the body before it says what it costs".to_owned())),
-            None => Err(unseen(format!(
-                "the seller does not say within {HEAD_ONLY_MS} ms, without the body, what it costs"
-            ))),
+            None => {
+                let why =
+                    format!("the seller does not say within {HEAD_ONLY_MS} ms, before it has the body, what it costs");
+                Err(unseen(why))
+            }
         }
     }
 }
