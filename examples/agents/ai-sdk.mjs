@@ -55,10 +55,13 @@ function isJson(text) {
 function refused(named, { purchase, code, detail, reasons, approval, payment, payment_state, retry }) {
   const purchase_id = purchase ?? named;
   const again = `the same url, method and body and purchase_id ${purchase_id}`;
-  const next = code === 'approval-required'
-    ? `Nothing is bought yet: a person must decide. Later, call again with ${again}; make no other purchase of it.`
-    : retry
-      ? `It may work later. Only call again with ${again}: money may have moved, and this is not paid twice.`
-      : 'Calling again will not help. Say what was refused and why.';
+  let next = 'Calling again will not help. Say what was refused and why.';
+  if (code === 'approval-required') {
+    next = `Nothing is bought yet: a person must decide. Later, call again with ${again}; make no other purchase of it.`;
+  } else if (purchase_id !== named) {
+    next = `An earlier purchase of this is not finished. Only call again with ${again}.`;
+  } else if (retry) {
+    next = `It may work later. Only call again with ${again}: money may have moved, and this is not paid twice.`;
+  }
   return { purchase_id, error: { code, detail, reasons, approval, payment, payment_state, retry }, next };
 }

@@ -83,10 +83,12 @@ def _is_json(text: str) -> bool:
 
 def _refused(purchase_id: str, problem: dict) -> str:
     """A refusal as a model needs it: what was refused, under which purchase, and what to do."""
-    purchase_id = problem.get("purchase") or purchase_id
+    sent, purchase_id = purchase_id, problem.get("purchase") or purchase_id
     again = f"the same url, method and body and purchase_id {purchase_id}"
     if problem["code"] == "approval-required":
         advice = f"Nothing is bought yet: a person must decide. Later, call again with {again}; make no other purchase of it."
+    elif purchase_id != sent:
+        advice = f"An earlier purchase of this is not finished. Only call again with {again}."
     elif problem.get("retry"):
         advice = f"It may work later. Only call again with {again}: money may have moved, and this is not paid twice."
     else:
