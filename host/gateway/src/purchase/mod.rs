@@ -54,6 +54,8 @@ pub(crate) struct Purchase {
     door: Door,
     /// Held to the end of the call: one call per purchase.
     lock: Option<OwnedMutexGuard<()>>,
+    /// Held to the end of the call, where the payment is handed out: one call per request.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
@@ -111,6 +113,10 @@ impl Purchase {
         let fingerprint = call.fingerprint(&gateway.key);
         let workspace = caller.principal.workspace.clone().unwrap_or_default();
         let agent = caller.principal.agent.clone();
+        let turn = match &call.elsewhere {
+            Some(_) => Some(turn(&gateway, &workspace, &agent, fingerprint).await?),
+            None => None,
+        };
         let open = unresolved(&gateway, &workspace, &agent, fingerprint).await?;
         let purchase = match (&call.purchase, open) {
             (Some(id), Some(open)) if open.key.purchase != *id => return Err(joins_another(&open)),
@@ -122,11 +128,8 @@ impl Purchase {
             }
         };
         let key = PurchaseKey { workspace, agent, purchase };
-        let lock = gateway.flights.lock(&key).await;
-        if lock.is_none() {
-            return Err(Problem::new(Code::Overloaded, "too many calls wait for this purchase already"));
-        }
-        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock })
+        let lock = Some(gateway.flights.lock(&key).await.ok_or_else(crowded)?);
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock, turn })
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {
@@ -224,6 +227,25 @@ pub(crate) fn mandate<'a>(config: &'a Config, principal: &Principal, door: Door)
         return Err(Problem::new(Code::NoMandate, detail));
     }
     Ok(mandate)
+}
+
+/// The turn of a request at the remote signer. Calls that a gateway makes at the same time are purchases of their
+/// own, because each ends with an answer; what is handed out ends with nothing that tells it from a repeat.
+async fn turn(
+    gateway: &Gateway,
+    workspace: &str,
+    agent: &str,
+    fingerprint: Fingerprint,
+) -> Result<OwnedMutexGuard<()>, Problem> {
+    let named = PurchaseId::parse(&hex::encode(fingerprint.0));
+    let purchase = named.map_err(|e| Problem::new(Code::BadRequest, e.to_string()))?;
+    // No workspace is called so, and no purchase is locked by this name.
+    let key = PurchaseKey { workspace: format!("\0{workspace}"), agent: agent.to_owned(), purchase };
+    gateway.flights.lock(&key).await.ok_or_else(crowded)
+}
+
+fn crowded() -> Problem {
+    Problem::new(Code::Overloaded, "too many calls wait for this purchase already")
 }
 
 /// The payment of this very request that is in review, or whose call ended without delivering a 2xx. What was
