@@ -17,7 +17,7 @@ class Countersign(x402HTTPClient):
     async def create_payment_payload(self, copy):
         headers = {"Authorization": f"Bearer {os.environ['COUNTERSIGN_TOKEN']}"}
         order, url = {**copy, "resource": self.call.get()}, f"{os.environ['COUNTERSIGN_URL']}/v1/sign"
-        async with httpx.AsyncClient() as gateway:
+        async with httpx.AsyncClient(timeout=120) as gateway:
             signed = (await gateway.post(url, json=order, headers=headers)).json()
         if "header_name" not in signed:
             raise PaymentError(f"{signed['code']}: {signed['detail']} (purchase {signed.get('purchase')})")

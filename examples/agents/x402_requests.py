@@ -16,7 +16,8 @@ class Countersign(x402HTTPClientSync):
     def create_payment_payload(self, copy):
         headers = {"Authorization": f"Bearer {os.environ['COUNTERSIGN_TOKEN']}"}
         order = {**copy, "resource": self.call.resource}
-        signed = requests.post(f"{os.environ['COUNTERSIGN_URL']}/v1/sign", json=order, headers=headers).json()
+        url = f"{os.environ['COUNTERSIGN_URL']}/v1/sign"
+        signed = requests.post(url, json=order, headers=headers, timeout=120).json()
         if "header_name" not in signed:
             raise PaymentError(f"{signed['code']}: {signed['detail']} (purchase {signed.get('purchase')})")
         return signed
