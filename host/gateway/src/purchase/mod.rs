@@ -55,7 +55,7 @@ pub(crate) struct Purchase {
     /// Held to the end of the call: one call per purchase.
     lock: Option<OwnedMutexGuard<()>>,
     /// Held to the end of the call, where the payment is handed out: one call per request.
-    turn: Option<OwnedMutexGuard<()>>,
+    exclusive: Option<OwnedMutexGuard<()>>,
 }
 
 /// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
@@ -113,8 +113,8 @@ impl Purchase {
         let fingerprint = call.fingerprint(&gateway.key);
         let workspace = caller.principal.workspace.clone().unwrap_or_default();
         let agent = caller.principal.agent.clone();
-        let turn = match &call.elsewhere {
-            Some(_) => Some(turn(&gateway, &workspace, &agent, fingerprint).await?),
+        let exclusive = match &call.elsewhere {
+            Some(_) => Some(exclusive(&gateway, &workspace, &agent, fingerprint).await?),
             None => None,
         };
         let open = unresolved(&gateway, &workspace, &agent, fingerprint).await?;
@@ -129,7 +129,7 @@ impl Purchase {
         };
         let key = PurchaseKey { workspace, agent, purchase };
         let lock = Some(gateway.flights.lock(&key).await.ok_or_else(crowded)?);
-        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock, turn })
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, lock, exclusive })
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {
@@ -229,9 +229,9 @@ pub(crate) fn mandate<'a>(config: &'a Config, principal: &Principal, door: Door)
     Ok(mandate)
 }
 
-/// The turn of a request at the remote signer. Calls that a gateway makes at the same time are purchases of their
+/// Waits until no equal request is at the remote signer. Calls that a gateway makes at the same time are purchases of their
 /// own, because each ends with an answer; what is handed out ends with nothing that tells it from a repeat.
-async fn turn(
+async fn exclusive(
     gateway: &Gateway,
     workspace: &str,
     agent: &str,

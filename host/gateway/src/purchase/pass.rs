@@ -48,7 +48,7 @@ pub async fn pass(
     let workspace = caller.principal.workspace.clone().unwrap_or_default();
     let key = PurchaseKey { workspace, agent, purchase };
     let fingerprint = call.fingerprint(&gateway.key);
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None, turn: None };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None, exclusive: None };
     let outcome = Box::pin(purchase.pass(upload)).instrument(span).await;
     outcome.map(|reply| reply.with_purchase(&id)).map_err(|problem| problem.with_default("purchase", id))
 }

@@ -67,7 +67,7 @@ pub async fn quote(
     let span = info_span!("quote", agent, host = call.target.host(), door = door.as_str());
     let fingerprint = call.fingerprint(&gateway.key);
     // No lock: a quote neither joins a purchase nor keeps one waiting.
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None, turn: None };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, lock: None, exclusive: None };
     // A task of its own, so that whoever hangs up does not choose what is recorded.
     let task = tokio::spawn(async move { Box::pin(purchase.quoted()).await }.instrument(span));
     task.await.unwrap_or_else(|error| {

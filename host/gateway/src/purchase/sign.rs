@@ -153,7 +153,7 @@ impl Purchase {
         let mut reply = Reply { status: StatusCode::OK, headers, body: full(told.to_string()) };
         reply.set("countersign-source", "gateway");
         reply.set("countersign-payment", &id.to_string());
-        drop((flight, self.lock, self.turn));
+        drop((flight, self.lock, self.exclusive));
         Ok(reply)
     }
 }

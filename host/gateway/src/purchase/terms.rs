@@ -149,8 +149,12 @@ fn unseen(why: String) -> Problem {
 
 /// Whether the agent's copy names this very offer.
 fn is_named(offer: &Offer, named: &Offer) -> bool {
-    let what = |o: &Offer| (o.scheme.clone(), o.network, o.asset.address, o.pay_to, o.amount);
-    what(offer) == what(named) && extra(offer) == extra(named)
+    offer.scheme == named.scheme
+        && offer.network == named.network
+        && offer.asset.address == named.asset.address
+        && offer.pay_to == named.pay_to
+        && offer.amount == named.amount
+        && extra(offer) == extra(named)
 }
 
 /// The offer's `extra`; empty where there is none, as clients that read it into types print that.
