@@ -152,6 +152,12 @@ impl Config {
         self
     }
 
+    /// Removes a key of the first mandate, which must be there.
+    pub fn without_mandate_key(mut self, key: &str) -> Self {
+        self.first_mandate().remove(key).unwrap_or_else(|| panic!("no key {key}"));
+        self
+    }
+
     /// Lets the gateway reach a private `host:port`.
     pub fn allow_private(mut self, address: &str) -> Self {
         let list = self.table.get_mut("egress").and_then(|egress| egress.get_mut("allow-private")).unwrap();

@@ -95,6 +95,7 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         "mandate": facts.mandate,
         "wallet": facts.wallet,
         "resource": {"method": facts.method, "url": facts.url},
+        "observed": decision.request.purchase.observed,
         "seller": {"host": facts.host, "pay_to": facts.pay_to},
         "amount": {
             "value": facts.value.to_string(),

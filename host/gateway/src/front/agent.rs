@@ -1,4 +1,5 @@
-//! The agents' door: `POST /v1/fetch`, `POST /v1/quote`, `/mcp`, and what an agent may ask about its own purchases.
+//! The agents' door: `POST /v1/fetch`, `POST /v1/quote`, `POST /v1/sign`, `/mcp`, and what an agent may ask and say
+//! about its own purchases.
 
 use std::sync::Arc;
 
@@ -7,17 +8,19 @@ use countersign_core::ledger::{Approval, PaymentView, Reporter};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{Answer, body, json, mcp, not_found, page, payment_filter, query, refuse, uses};
+use super::{Answer, body, json, mcp, not_found, outcome, page, payment_filter, query, refuse, uses};
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
-use crate::purchase::{Call, MAX_BODY, buy, quote};
+use crate::purchase::{Call, MAX_BODY, MAX_ORDER, Reply, buy, quote};
 use crate::state::{Gateway, Snapshot};
 use crate::telemetry::TraceParent;
 use crate::views::{self, Viewer};
 
 /// A call's JSON may hold a body in base64 and more around it.
 const MAX_CALL: usize = MAX_BODY * 2;
+/// A receipt and little more.
+const MAX_OUTCOME: usize = 128 << 10;
 
 /// Answers one request.
 pub(super) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) -> Answer {
@@ -39,6 +42,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
     match (request.method(), segments.as_slice()) {
         (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
         (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request).await,
+        (&Method::POST, ["v1", "sign"]) => signed(gateway, token.as_deref(), request).await,
         (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL).await,
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
@@ -61,6 +65,13 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
             let payment = own_payment(&gateway, &caller, id).await?;
             let by = (Reporter::Agent, caller.principal.agent.as_str());
             let payment = uses::report(&gateway, payment.id, by, &said).await?;
+            Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), &snapshot.config)))
+        }
+        (&Method::POST, ["v1", "payments", id, "outcome"]) => {
+            let said = body(&gateway, request, MAX_OUTCOME).await?;
+            let (snapshot, caller) = who(&gateway, token.as_deref()).await?;
+            let payment = own_payment(&gateway, &caller, id).await?;
+            outcome::report(&gateway, &snapshot, &caller, &payment, &said).await?;
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Agent(&caller.principal), &snapshot.config)))
         }
         (&Method::GET, ["v1", "budgets"]) => {
@@ -86,11 +97,16 @@ pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<S
 
 /// The call that a request carries.
 async fn read_call(gateway: &Gateway, request: Request<Incoming>) -> Result<Call, Problem> {
-    let purchase = request.headers().get("countersign-purchase");
-    let purchase = purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned());
+    let purchase = named(&request);
     let parent = TraceParent::of(request.headers());
     let bytes = body(gateway, request, MAX_CALL).await?;
     Ok(Call { parent, ..Call::parse(&bytes, purchase.as_deref())? })
+}
+
+/// The purchase that a request names in its header.
+fn named(request: &Request<Incoming>) -> Option<String> {
+    let purchase = request.headers().get("countersign-purchase");
+    purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned())
 }
 
 async fn quoted(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
@@ -103,11 +119,23 @@ async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Inco
     let call = read_call(&gateway, request).await?;
     // An agent that was removed while its call arrived does not buy.
     let (snapshot, caller) = who(&gateway, token).await?;
-    let reply = buy(gateway, snapshot, caller, call, Door::Fetch).await?;
+    Ok(answer(buy(gateway, snapshot, caller, call, Door::Fetch).await?))
+}
+
+async fn signed(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let purchase = named(&request);
+    let parent = TraceParent::of(request.headers());
+    let bytes = body(&gateway, request, MAX_ORDER).await?;
+    let call = Call { parent, ..Call::parse_order(&bytes, purchase.as_deref())? };
+    let (snapshot, caller) = who(&gateway, token).await?;
+    Ok(answer(buy(gateway, snapshot, caller, call, Door::Sign).await?))
+}
+
+fn answer(reply: Reply) -> Answer {
     let mut response = Response::new(reply.body);
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
-    Ok(response)
+    response
 }
 
 /// An approval of a purchase of this very caller; a foreign one does not exist.

@@ -7,6 +7,7 @@ mod agent;
 mod books;
 pub(crate) mod mcp;
 mod metrics;
+mod outcome;
 mod policies;
 mod proxy;
 mod server;

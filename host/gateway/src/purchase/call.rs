@@ -15,9 +15,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::sign::Elsewhere;
+use crate::config::MandateConfig;
 use crate::problem::{Code, Problem};
 use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceParent};
 
@@ -80,6 +82,8 @@ pub struct Call {
     pub parent: Option<TraceParent>,
     /// Told which approval the call has begun to wait for.
     pub waits: Option<watch::Sender<Option<ApprovalId>>>,
+    /// The agent makes the call itself, and wants the payment for it.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Call {
@@ -97,35 +101,60 @@ impl Call {
         let method: Method = method.as_str().parse().map_err(|_| bad("method: not a method".to_owned()))?;
         let mut headers = parse_headers(wire.headers.unwrap_or_default())?;
         let body = parse_body(wire.body, wire.body_base64, &mut headers)?;
-        let purchase = match (wire.purchase_id.as_deref(), header_purchase) {
-            (Some(a), Some(b)) if a != b => {
-                return Err(bad("purchase_id and the Countersign-Purchase header differ".to_owned()));
-            }
-            (a, b) => a.or(b).map(PurchaseId::parse).transpose().map_err(|e| bad(format!("purchase_id: {e}")))?,
-        };
-        let max_price = wire.max_price.as_deref().map(Micros::parse).transpose();
-        let max_price = max_price.map_err(|e| bad(format!("max_price: {e}")))?;
-        let wait_seconds = wire.wait_seconds.unwrap_or(0);
-        if wait_seconds > MAX_WAIT_SECONDS {
-            return Err(bad(format!("wait_seconds: at most {MAX_WAIT_SECONDS}")));
-        }
+        let purchase = parse_purchase(wire.purchase_id.as_deref(), header_purchase)?;
+        let max_price = parse_max_price(wire.max_price.as_deref())?;
+        let wait_seconds = parse_wait(wire.wait_seconds)?;
         let claims = parse_claims(wire.purpose, wire.task, wire.claims.unwrap_or_default())?;
-        Ok(Self { method, target, headers, body, max_price, purchase, claims, wait_seconds, parent: None, waits: None })
+        Ok(Self {
+            method,
+            target,
+            headers,
+            body,
+            max_price,
+            purchase,
+            claims,
+            wait_seconds,
+            parent: None,
+            waits: None,
+            elsewhere: None,
+        })
     }
 
-    /// Which request this is: method, URL and body. Headers and everything else are not compared.
+    /// Which request this is: method, URL and body. Headers and everything else are not compared. Of the body
+    /// its digest: whoever knows only that, names the same request.
     #[must_use]
     pub fn fingerprint(&self, key: &[u8; 32]) -> Fingerprint {
         let url = format!("{}{}", self.target.origin(), self.target.path_and_query());
-        Fingerprint(keyed(key, b"request", &[self.method.as_str().as_bytes(), url.as_bytes(), &self.body]))
+        let body = self.body_sha256();
+        let body: &[u8] = body.as_ref().map_or(&[], |digest| digest);
+        Fingerprint(keyed(key, b"request", &[self.method.as_str().as_bytes(), url.as_bytes(), body]))
     }
 
-    /// Exactly what an approver approves: request, forwarded headers, wallet and the offer's bytes.
+    /// SHA-256 of the body; none when empty.
+    fn body_sha256(&self) -> Option<[u8; 32]> {
+        match &self.elsewhere {
+            Some(elsewhere) => elsewhere.body_sha256,
+            None => (!self.body.is_empty()).then(|| Sha256::digest(&self.body).into()),
+        }
+    }
+
+    /// Whether the host itself sees what the seller offers, rather than take the agent's word.
     #[must_use]
-    pub fn frozen(&self, key: &[u8; 32], wallet: &str, offer: &Offer) -> String {
+    pub fn observed(&self, mandate: &MandateConfig) -> bool {
+        self.elsewhere.is_none() || !mandate.unobserved
+    }
+
+    /// Exactly what an approver approves: request, forwarded headers, wallet and the offer's bytes; and, where
+    /// the agent makes the call itself, that it does, and whose word the offer is.
+    #[must_use]
+    pub fn frozen(&self, key: &[u8; 32], mandate: &MandateConfig, offer: &Offer) -> String {
         let fingerprint = self.fingerprint(key).0;
         let digest = offer.digest();
-        let mut parts: Vec<&[u8]> = vec![&fingerprint, wallet.as_bytes(), &digest];
+        let mut parts: Vec<&[u8]> = vec![&fingerprint, mandate.wallet.as_bytes(), &digest];
+        if self.elsewhere.is_some() {
+            let seen: &[u8] = if self.observed(mandate) { b"signed for" } else { b"signed for, unobserved" };
+            parts.push(seen);
+        }
         for (name, value) in &self.headers {
             parts.push(name.as_str().as_bytes());
             parts.push(value.as_bytes());
@@ -142,7 +171,7 @@ impl Call {
     /// Digest of the body under the ledger's key, for policies and records.
     #[must_use]
     pub fn body_digest(&self, key: &[u8; 32]) -> Option<String> {
-        (!self.body.is_empty()).then(|| hex::encode(keyed(key, b"body", &[&self.body])))
+        self.body_sha256().map(|digest| hex::encode(keyed(key, b"body", &[&digest])))
     }
 }
 
@@ -216,7 +245,29 @@ fn parse_body(
     Ok(bytes)
 }
 
-fn parse_claims(
+/// The purchase that a call names, in its body, its header, or both.
+pub(super) fn parse_purchase(body: Option<&str>, header: Option<&str>) -> Result<Option<PurchaseId>, Problem> {
+    let bad = |detail: String| Problem::new(Code::BadRequest, detail);
+    match (body, header) {
+        (Some(a), Some(b)) if a != b => Err(bad("purchase_id and the Countersign-Purchase header differ".to_owned())),
+        (a, b) => a.or(b).map(PurchaseId::parse).transpose().map_err(|e| bad(format!("purchase_id: {e}"))),
+    }
+}
+
+pub(super) fn parse_max_price(said: Option<&str>) -> Result<Option<Micros>, Problem> {
+    let price = said.map(Micros::parse).transpose();
+    price.map_err(|e| Problem::new(Code::BadRequest, format!("max_price: {e}")))
+}
+
+pub(super) fn parse_wait(said: Option<u32>) -> Result<u32, Problem> {
+    let seconds = said.unwrap_or(0);
+    if seconds > MAX_WAIT_SECONDS {
+        return Err(Problem::new(Code::BadRequest, format!("wait_seconds: at most {MAX_WAIT_SECONDS}")));
+    }
+    Ok(seconds)
+}
+
+pub(super) fn parse_claims(
     purpose: Option<String>,
     task: Option<String>,
     claims: BTreeMap<String, Value>,

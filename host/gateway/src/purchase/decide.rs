@@ -102,7 +102,7 @@ impl Purchase {
         let mut refused: Vec<Refused> = Vec::new();
         for priced in offers.into_iter().take(MAX_CANDIDATES) {
             if let Some(r) = &resumption
-                && self.call.frozen(&self.gateway.key, &mandate.wallet, &priced.offer) != r.approval.frozen
+                && self.call.frozen(&self.gateway.key, mandate, &priced.offer) != r.approval.frozen
             {
                 continue;
             }
@@ -164,7 +164,7 @@ impl Purchase {
     ) -> Result<Option<Resumption>, Problem> {
         let Some(resumption) = resumption else { return Ok(None) };
         let frozen = &resumption.approval.frozen;
-        let same = |p: &Priced| self.call.frozen(&self.gateway.key, &mandate.wallet, &p.offer) == *frozen;
+        let same = |p: &Priced| self.call.frozen(&self.gateway.key, mandate, &p.offer) == *frozen;
         if offers.iter().take(MAX_CANDIDATES).any(same) {
             return Ok(Some(resumption));
         }
@@ -299,7 +299,7 @@ impl Purchase {
             path: facts.path.clone(),
             query_digest: call.query_digest(key),
             body_digest: call.body_digest(key),
-            observed: true,
+            observed: call.observed(mandate),
             description: offer.description.clone(),
             media_type: offer.mime_type.clone(),
             category: offer.category.clone(),
@@ -567,7 +567,7 @@ impl Purchase {
         // The host's maximum: a reservation is not a way to keep a budget from others.
         terms.expires_in_seconds = terms.expires_in_seconds.min(86_400);
         let expires_at = at.plus_millis(u64::from(terms.expires_in_seconds).saturating_mul(1_000));
-        let frozen = self.call.frozen(&self.gateway.key, &mandate.wallet, &candidate.priced.offer);
+        let frozen = self.call.frozen(&self.gateway.key, mandate, &candidate.priced.offer);
         Ok(NewApproval { id: ApprovalId::new(at, random(&*self.gateway.clock)?), frozen, terms, expires_at })
     }
 

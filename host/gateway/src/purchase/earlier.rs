@@ -70,6 +70,11 @@ impl Purchase {
     }
 
     async fn paid(&self, payment: PaymentView) -> Result<Earlier, Problem> {
+        if self.call.elsewhere.is_some() {
+            // No answers are given at this door, and a payment that was redeemed pays for nothing more.
+            let over = payment.state.is_spent() || payment.delivered;
+            return if over { Err(paid_for(&payment)) } else { Ok(Earlier::Represent(Box::new(payment))) };
+        }
         if let Some(answer) = self.gateway.ledger.answer(payment.id).await? {
             let currency = &self.snapshot.config.gateway.currency;
             let late = (!payment.delivered).then(|| answer.body.clone());
@@ -139,6 +144,16 @@ impl Purchase {
         self.gateway.ledger.transition(transition).await?;
         Ok(())
     }
+}
+
+/// For whoever makes the call itself.
+fn paid_for(payment: &PaymentView) -> Problem {
+    let detail = "this purchase is paid, and its payment is good for nothing more; without this purchase_id, the same \
+                  call is a new purchase";
+    Problem::new(Code::AlreadySettled, detail)
+        .with("payment", payment.id.to_string())
+        .with("payment_state", payment.state.public())
+        .with("retry", false)
 }
 
 pub(super) fn already_settled(payment: &PaymentView) -> Problem {

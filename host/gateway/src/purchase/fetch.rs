@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::answer::{Body, Reply, filter_headers, full, stream};
 use super::{Call, Purchase};
+use crate::config::MandateConfig;
 use crate::egress::{CallError, Connection, Route};
 use crate::problem::{Code, Problem};
 use crate::telemetry::{Open, Step, TRACEPARENT, attributes};
@@ -30,13 +31,21 @@ pub(super) enum Fetched {
 pub(super) struct Visit {
     /// Where it is.
     pub(super) route: Route,
-    /// The connection the 402 came over, for the paid request.
-    pub(super) connection: Connection,
+    /// The connection the 402 came over, for the paid request; none where the agent sends that itself.
+    pub(super) connection: Option<Connection>,
     /// What it offers.
     pub(super) offers: Offers,
 }
 
 impl Purchase {
+    /// What the seller asks, or gives away.
+    pub(super) async fn visit(&self, mandate: &MandateConfig, payer: Address) -> Result<Fetched, Problem> {
+        match &self.call.elsewhere {
+            Some(elsewhere) => Ok(Fetched::Payable(self.terms(elsewhere, mandate, payer).await?)),
+            None => self.fetch(payer).await,
+        }
+    }
+
     /// Calls the seller once without payment, through the guard.
     pub(super) async fn fetch(&self, payer: Address) -> Result<Fetched, Problem> {
         let mut step = self.trace.step(Step::Fetch);
@@ -56,7 +65,7 @@ impl Purchase {
             return Ok(Fetched::Free(self.free(response)));
         }
         let offers = self.read_offers(response, payer).await?;
-        Ok(Fetched::Payable(Visit { route, connection, offers }))
+        Ok(Fetched::Payable(Visit { route, connection: Some(connection), offers }))
     }
 
     /// Tells a seller which trace its part belongs to, if the operator wants sellers to know.
@@ -80,7 +89,7 @@ impl Purchase {
         Reply { status: head.status, headers: filter_headers(&head.headers), body }
     }
 
-    async fn read_offers(&self, response: Response<Incoming>, payer: Address) -> Result<Offers, Problem> {
+    pub(super) async fn read_offers(&self, response: Response<Incoming>, payer: Address) -> Result<Offers, Problem> {
         let (head, mut body) = response.into_parts();
         let rail = &self.snapshot.rail;
         let headers = header_pairs(&head.headers);

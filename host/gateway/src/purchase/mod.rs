@@ -15,6 +15,8 @@ mod fetch;
 mod pass;
 mod present;
 mod quote;
+mod sign;
+mod terms;
 mod watched;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub use call::{Call, MAX_BODY};
 pub(crate) use fetch::before_payment;
 pub use pass::{Streamed, pass};
 pub use quote::quote;
+pub use sign::MAX_ORDER;
 
 use crate::config::{Config, Door, MandateConfig};
 use crate::identity::{self, Caller};
@@ -54,6 +57,8 @@ pub(crate) struct Purchase {
     trace: Trace,
     /// Held to the end of the call: one call per purchase.
     lock: Option<OwnedMutexGuard<()>>,
+    /// Held to the end of the call, where the payment is handed out: one call per request.
+    exclusive: Option<OwnedMutexGuard<()>>,
 }
 
 /// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
@@ -132,6 +137,10 @@ impl Purchase {
         let fingerprint = call.fingerprint(&gateway.key);
         let workspace = caller.principal.workspace.clone().unwrap_or_default();
         let agent = caller.principal.agent.clone();
+        let exclusive = match &call.elsewhere {
+            Some(_) => Some(exclusive(&gateway, &workspace, &agent, fingerprint).await?),
+            None => None,
+        };
         let open = unresolved(&gateway, &workspace, &agent, fingerprint).await?;
         let purchase = match (&call.purchase, open) {
             (Some(id), Some(open)) if open.key.purchase != *id => return Err(joins_another(&open)),
@@ -143,11 +152,8 @@ impl Purchase {
             }
         };
         let key = PurchaseKey { workspace, agent, purchase };
-        let lock = gateway.flights.lock(&key).await;
-        if lock.is_none() {
-            return Err(Problem::new(Code::Overloaded, "too many calls wait for this purchase already"));
-        }
-        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock })
+        let lock = Some(gateway.flights.lock(&key).await.ok_or_else(crowded)?);
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive })
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {
@@ -167,7 +173,7 @@ impl Purchase {
             Earlier::Nothing => None,
         };
         let payer = signer.address();
-        let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+        let visit = match self.visit(&mandate, payer).instrument(info_span!("fetch")).await? {
             Fetched::Free(reply) => return Ok(reply),
             Fetched::Payable(visit) => visit,
         };
@@ -179,7 +185,7 @@ impl Purchase {
                 (mandate, signer) = self.pin_again().await?;
                 let payer = signer.address();
                 // The approved purchase is made anew, from a fresh 402.
-                let visit = match self.fetch(payer).instrument(info_span!("fetch")).await? {
+                let visit = match self.visit(&mandate, payer).instrument(info_span!("fetch")).await? {
                     Fetched::Free(reply) => return Ok(reply),
                     Fetched::Payable(visit) => visit,
                 };
@@ -252,20 +258,42 @@ pub(crate) fn mandate<'a>(config: &'a Config, principal: &Principal, door: Door)
     Ok(mandate)
 }
 
-/// The payment of this very request that is in review, or whose call ended without delivering a 2xx.
+/// Waits until no equal request is at the remote signer. Calls that a gateway makes at the same time are purchases of their
+/// own, because each ends with an answer; what is handed out ends with nothing that tells it from a repeat.
+async fn exclusive(
+    gateway: &Gateway,
+    workspace: &str,
+    agent: &str,
+    fingerprint: Fingerprint,
+) -> Result<OwnedMutexGuard<()>, Problem> {
+    let named = PurchaseId::parse(&hex::encode(fingerprint.0));
+    let purchase = named.map_err(|e| Problem::new(Code::BadRequest, e.to_string()))?;
+    // No workspace is called so, and no purchase is locked by this name.
+    let key = PurchaseKey { workspace: format!("\0{workspace}"), agent: agent.to_owned(), purchase };
+    gateway.flights.lock(&key).await.ok_or_else(crowded)
+}
+
+fn crowded() -> Problem {
+    Problem::new(Code::Overloaded, "too many calls wait for this purchase already")
+}
+
+/// The payment of this very request that is in review, or whose call ended without delivering a 2xx. What was
+/// handed out ends when the chain has proven it: nobody here sees what it delivers.
 async fn unresolved(
     gateway: &Gateway,
     workspace: &str,
     agent: &str,
     fingerprint: Fingerprint,
 ) -> Result<Option<PaymentView>, Problem> {
+    let done = |p: &PaymentView| p.state.is_spent() && sign::was_handed_out(p);
     for seen in gateway.ledger.unfinished(workspace.to_owned(), agent.to_owned(), fingerprint).await? {
-        if gateway.flights.is_in_the_air(seen.id).await {
+        if done(&seen) || gateway.flights.is_in_the_air(seen.id).await {
             continue;
         }
         // Its call may have ended since the list was read; a flight ends only when all is recorded.
         let now = gateway.ledger.payment(seen.id).await?;
-        let open = |p: &PaymentView| p.state == State::Review || (p.state.has_authorization() && !p.delivered);
+        let open =
+            |p: &PaymentView| p.state == State::Review || (p.state.has_authorization() && !p.delivered && !done(p));
         if let Some(payment) = now.filter(open) {
             return Ok(Some(payment));
         }

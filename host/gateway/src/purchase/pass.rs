@@ -51,7 +51,8 @@ pub async fn pass(
     let workspace = caller.principal.workspace.clone().unwrap_or_default();
     let key = PurchaseKey { workspace, agent, purchase };
     let fingerprint = call.fingerprint(&gateway.key);
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock: None };
+    let (lock, exclusive) = (None, None);
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive };
     let trace = purchase.trace.clone();
     let outcome = Box::pin(purchase.pass(upload)).instrument(span).await;
     let ended = outcome.as_ref().map_or_else(|problem| Ended::of(problem.code), Reply::ended);

@@ -28,13 +28,13 @@ use crate::state::Gateway;
 use crate::telemetry::{Open, Step, attributes};
 
 /// A payment on its way, and the state it is in.
-struct Paying {
-    id: PaymentId,
+pub(super) struct Paying {
+    pub(super) id: PaymentId,
     facts: PaymentFacts,
-    state: State,
+    pub(super) state: State,
     /// The transaction that the chain has proven, or a seller named earlier.
     proven: Option<String>,
-    flight: Flight,
+    pub(super) flight: Flight,
 }
 
 /// How the paid call ended.
@@ -71,7 +71,7 @@ impl Purchase {
         drop(step);
         self.store_signature(id, *sealed.signature());
         let span = info_span!("present", payment = %id);
-        self.present(sealed, visit.route, Some(visit.connection), paying).instrument(span).await
+        self.present(sealed, visit.route, visit.connection, paying).instrument(span).await
     }
 
     /// Presents the stored authorization of an open payment again: the same nonce, never a new one.
@@ -162,6 +162,9 @@ impl Purchase {
         connection: Option<Connection>,
         paying: Paying,
     ) -> Result<Reply, Problem> {
+        if self.call.elsewhere.is_some() {
+            return self.hand_out(&sealed, paying).await;
+        }
         let mut step = self.trace.step(Step::Present);
         let sent = self.send(&sealed, &route, connection, &mut step).await;
         drop(step);
@@ -319,7 +322,7 @@ fn kept(status: StatusCode, headers: &HeaderMap) -> Answer {
 }
 
 /// Applies a transition; what cannot be written now is found again by recovery.
-async fn note(
+pub(super) async fn note(
     gateway: &Gateway,
     payment: PaymentId,
     from: State,

@@ -70,7 +70,8 @@ pub async fn quote(
     let span = info_span!("quote", trace = trace.id(), agent, host = call.target.host(), door = door.as_str());
     let fingerprint = call.fingerprint(&gateway.key);
     // No lock: a quote neither joins a purchase nor keeps one waiting.
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock: None };
+    let (lock, exclusive) = (None, None);
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive };
     // A task of its own, so that whoever hangs up does not choose what is recorded.
     let quoted = async move {
         let trace = purchase.trace.clone();

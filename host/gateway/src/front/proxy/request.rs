@@ -31,6 +31,7 @@ pub(super) fn call(head: &Parts, target: Target, token: &str) -> Result<Call, Pr
         wait_seconds: 0,
         parent: TraceParent::of(&head.headers),
         waits: None,
+        elsewhere: None,
     })
 }
 
