@@ -75,7 +75,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
 pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
     let snapshot = gateway.live.load_full();
     let now = gateway.clock.now()?;
-    let caller = identity::agent(token, &snapshot.config, &*gateway.ledger, now).await?;
+    let caller = identity::agent(token, gateway, &snapshot.config, now).await?;
     Ok((snapshot, caller))
 }
 
