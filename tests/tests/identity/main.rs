@@ -7,6 +7,7 @@
     reason = "a test: whatever is not as expected must fail it loudly"
 )]
 
+mod budgets;
 mod keys;
 mod sessions;
 mod tokens;

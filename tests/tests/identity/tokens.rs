@@ -47,8 +47,14 @@ fn a_jwt_buys_through_every_door_and_the_chain_settles() {
     assert!(answer.status == 200 && answer.text().contains("pay_"), "{}", answer.text());
     assert_eq!(scene.moved(), 3);
 
-    // Another token of the same agent is the same agent; a guest is somebody else.
-    assert_eq!(items(&scene.look(&scene.token("jwt-scout"))).len(), 3);
+    // Another token for the same client is the same agent; one for nobody's client, and a guest, are not.
+    let again = claiming(scene.issuer.claims("jwt-scout"), "customer", json!("ACME"));
+    assert_eq!(items(&scene.look(&scene.key.token(&again))).len(), 3);
+    let other = scene.client(&scene.token("jwt-scout"));
+    assert_eq!(items(&other.get("/v1/payments")).len(), 0);
+    refusal(&other.get(&format!("/v1/payments/{id}")), 404, "not-found");
+    let purchase = text(&settled, "/purchase").to_owned();
+    refusal(&other.fetch(&scene.url(), json!({ "purchase_id": purchase })), 409, "purchase-conflict");
     let guest = scene.client(&scene.token("somebody"));
     assert_eq!(items(&guest.get("/v1/payments")).len(), 0);
     refusal(&guest.get(&format!("/v1/payments/{id}")), 404, "not-found");

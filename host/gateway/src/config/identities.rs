@@ -15,6 +15,8 @@ pub struct AgentConfig {
     pub token_sha256: Option<String>,
     /// Whose JWTs speak for it, and as whom.
     pub subject: Option<Subject>,
+    /// SHA-256 of the certificate (DER) that it must connect with, lower-case hex.
+    pub certificate_sha256: Option<String>,
     /// The workspace it belongs to.
     pub workspace: Option<String>,
     /// The person behind it.
@@ -35,9 +37,14 @@ pub struct Subject {
 impl AgentConfig {
     pub(super) fn read(name: &str, item: &Item<'_>) -> Read<Self> {
         const HOW: &str = "`countersign agents create` prints a token once and this line for it";
-        let mut table = item.table(&["token-sha256", "issuer", "subject", "workspace", "user", "roles"])?;
+        const CERTIFICATE: &str = "what `openssl x509 -in cert.pem -outform der | sha256sum` prints";
+        let mut table =
+            item.table(&["token-sha256", "issuer", "subject", "certificate-sha256", "workspace", "user", "roles"])?;
         let issuer = table.take("issuer").map(|i| i.name()).transpose()?;
         let named = table.take("subject").map(|i| Ok((i.str()?.to_owned(), i))).transpose()?;
+        if let Some((_, item)) = named.as_ref().filter(|(name, _)| name.is_empty()) {
+            return Err(item.error("expected a text that is not empty"));
+        }
         let subject = match (issuer, named) {
             (None, Some((_, item))) => {
                 return Err(item.error("a subject of which issuer?").hint("add issuer = \"NAME\""));
@@ -52,6 +59,7 @@ impl AgentConfig {
         Ok(Self {
             token_sha256: token.map(|i| i.sha256(HOW)).transpose()?,
             subject,
+            certificate_sha256: table.take("certificate-sha256").map(|i| i.sha256(CERTIFICATE)).transpose()?,
             workspace: table.take("workspace").map(|i| i.name()).transpose()?,
             user: table.take("user").map(|i| i.name()).transpose()?,
             roles: table.take("roles").map(|i| i.names()).transpose()?.unwrap_or_default(),

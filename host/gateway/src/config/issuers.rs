@@ -196,8 +196,9 @@ impl IssuerConfig {
         let refetch_ms = span(&mut table, "keys-refetch", 30 * SECOND, SECOND, HOUR)?;
         let keep = table.take("keys-keep");
         let keep_ms = keep.as_ref().map_or(Ok(DAY), |item| within(item, SECOND, 7 * DAY))?;
-        if let Some(keep) = keep.filter(|_| keep_ms < refresh_ms) {
-            return Err(keep.error("keys would be given up before they are fetched again").hint("see keys-refresh"));
+        if let Some(keep) = keep.filter(|_| keep_ms < refresh_ms.max(refetch_ms)) {
+            let hint = "see keys-refresh and keys-refetch";
+            return Err(keep.error("keys would be given up before they are fetched again").hint(hint));
         }
         Ok(Self {
             issuer,
@@ -211,7 +212,7 @@ impl IssuerConfig {
             max_lifetime,
             refresh_ms,
             refetch_ms,
-            keep_ms: keep_ms.max(refresh_ms),
+            keep_ms,
         })
     }
 
@@ -344,6 +345,12 @@ mod tests {
             ("template = { task = \"x\" }", "there is no key `task` in [issuer.corp.template]"),
             ("[agent.x]\nissuer = \"corq\"", "did you mean `corp`?"),
             ("[agent.x]\nsubject = \"x\"", "a subject of which issuer?"),
+            ("[agent.x]\nissuer = \"corp\"\nsubject = \"\"", "expected a text that is not empty"),
+            ("[agent.x]\nissuer = \"corp\"\ncertificate-sha256 = \"x\"", "expected a SHA-256"),
+            (
+                "[agent.x]\nissuer = \"corp\"\ncertificate-sha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+                "add client-ca to gateway.tls",
+            ),
             ("[agent.x]\nworkspace = \"x\"", "agent.x.token-sha256: this key is required"),
             (
                 "[agent.x]\nissuer = \"corp\"\n[agent.y]\nissuer = \"corp\"\nsubject = \"x\"",

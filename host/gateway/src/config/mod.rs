@@ -344,7 +344,7 @@ impl Config {
         Ok(())
     }
 
-    /// One JWT must mean one agent.
+    /// One JWT must mean one agent, and what an agent must show must be asked for.
     fn check_issuers(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeMap::new();
         for (name, issuer) in &self.issuers {
@@ -366,6 +366,11 @@ impl Config {
                     let error = self.error_at(&at("issuer"), format!("the same subject as agent.{other}"));
                     return Err(error.hint("a token must say who is asking"));
                 }
+            }
+            let asks = self.gateway.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+            if agent.certificate_sha256.is_some() && !asks {
+                let error = self.error_at(&at("certificate-sha256"), "agents are not asked for certificates");
+                return Err(error.hint("add client-ca to gateway.tls"));
             }
             let prefix = name.split_once('.').map_or("", |(prefix, _)| prefix);
             if self.issuers.get(prefix).is_some_and(|issuer| issuer.template.is_some()) {

@@ -65,6 +65,7 @@ impl Config {
         }
         config.agents = both(&self.agents, &new.agents, |ours, theirs| AgentConfig {
             token_sha256: ours.token_sha256.as_ref().and(theirs.token_sha256.clone()),
+            certificate_sha256: theirs.certificate_sha256.clone().or(ours.certificate_sha256.clone()),
             subject: ours.subject.clone().filter(|_| ours.subject == theirs.subject),
             roles: ours.roles.intersection(&theirs.roles).cloned().collect(),
             ..ours.clone()

@@ -4,13 +4,16 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::Request;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Tls;
+use crate::config::{Config, Tls};
+use crate::problem::{Code, Problem};
 
 /// How each listener accepts.
 pub struct TlsAcceptors {
@@ -43,6 +46,31 @@ impl TlsAcceptors {
     }
 }
 
+/// SHA-256 of the certificate (DER) that whoever sent a request connected with, lower-case hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate(String);
+
+impl Certificate {
+    /// Of a connection, if it has one.
+    pub(super) fn of(connection: &ServerConnection) -> Option<Self> {
+        let shown = connection.peer_certificates()?.first()?;
+        Some(Self(hex::encode(Sha256::digest(shown))))
+    }
+}
+
+/// Whether whoever sent a request may be this agent: some agents have a certificate of their own.
+///
+/// # Errors
+/// `unauthenticated`.
+pub(super) fn connected_as<B>(request: &Request<B>, config: &Config, agent: &str) -> Result<(), Problem> {
+    let wanted = config.agents.get(agent).and_then(|agent| agent.certificate_sha256.as_ref());
+    let shown = request.extensions().get::<Certificate>().map(|Certificate(shown)| shown);
+    if wanted.is_none() || shown == wanted {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Unauthenticated, format!("agent `{agent}` connects with another certificate")))
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = read.map_err(|e| named(file, &e))?;
@@ -64,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    // Made for these tests only, good for a hundred years: an authority, a server and an agent certified by
-    // it, and an agent certified by another.
+    // Made for these tests only, good for a hundred years: an authority, a server and an agent connected_as by
+    // it, and an agent connected_as by another.
     fn file(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("src/front/certificates").join(name)
     }
@@ -73,6 +101,10 @@ mod tests {
     fn acceptors(client_ca: Option<&str>) -> Result<TlsAcceptors, String> {
         let client_ca = client_ca.map(file);
         TlsAcceptors::new(&Tls { cert: file("server.pem"), key: file("server.key"), client_ca })
+    }
+
+    fn digest_of(name: &str) -> String {
+        hex::encode(Sha256::digest(&certificates(&file(&format!("{name}.pem"))).unwrap()[0]))
     }
 
     /// Whether a client with this certificate, if any, is answered.
@@ -89,7 +121,13 @@ mod tests {
         };
         let (near, far) = tokio::io::duplex(1 << 16);
         let acceptor = acceptor.clone();
-        let server = tokio::spawn(async move { acceptor.accept(far).await?.write_all(b"served").await });
+        let certificate = name.map(digest_of);
+        let server = tokio::spawn(async move {
+            let mut stream = acceptor.accept(far).await?;
+            let shown = Certificate::of(stream.get_ref().1).map(|Certificate(shown)| shown);
+            assert_eq!(shown, certificate);
+            stream.write_all(b"served").await
+        });
         let connector = TlsConnector::from(Arc::new(client));
         let mut answer = [0; 6];
         let read = async {
@@ -114,5 +152,39 @@ mod tests {
             let why = acceptors(Some(unusable)).err().unwrap();
             assert!(why.contains(unusable), "{why}");
         }
+    }
+    #[test]
+    fn an_agent_may_have_a_certificate_of_its_own() {
+        let token = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let text = format!(
+            "[gateway]\ntls = {{ cert = 'c', key = 'k', client-ca = 'a' }}\n\
+             [agent.scout]\ntoken-sha256 = '{token}'\ncertificate-sha256 = '{}'\n\
+             [agent.other]\ntoken-sha256 = '{}'",
+            digest_of("agent").to_uppercase(),
+            "a".repeat(64)
+        );
+        let parse =
+            |text: &str| Config::parse(text, Path::new("/srv"), &crate::config::Environment::default()).unwrap();
+        let config = parse(&text);
+        let from = |name: Option<&str>| {
+            let mut request = Request::new(());
+            request.extensions_mut().extend(
+                name.map(|name| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(Certificate(digest_of(name)));
+                    extensions
+                })
+                .unwrap_or_default(),
+            );
+            request
+        };
+        let may = |name, agent| connected_as(&from(name), &config, agent).is_ok();
+        assert!(may(Some("agent"), "scout") && !may(Some("stranger"), "scout") && !may(None, "scout"));
+        assert!(may(Some("agent"), "other") && may(None, "other") && may(None, "corp.anna"));
+        // Asking for another certificate holds at once, asking for none only once the edit is taken whole.
+        let another = parse(&text.replace(&digest_of("agent").to_uppercase(), &digest_of("stranger")));
+        let none = parse(&text.replace("certificate-sha256", "#"));
+        let held = |new: &Config| config.restrict(new).agents["scout"].certificate_sha256.clone();
+        assert_eq!((held(&another), held(&none)), (Some(digest_of("stranger")), Some(digest_of("agent"))));
     }
 }

@@ -7,7 +7,7 @@ use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
 
 use super::jose::Refused;
-use crate::config::{Config, IssuerConfig, Template, names};
+use crate::config::{Config, IssuerConfig, Subject, Template, names};
 
 /// Whether the token is this issuer's, for us, and good at this moment.
 ///
@@ -56,10 +56,9 @@ pub(super) fn check(claims: &Json<'_>, issuer: &IssuerConfig, now: Timestamp) ->
 pub(super) fn principal(claims: &Json<'_>, name: &str, config: &Config) -> Result<Principal, Refused> {
     let issuer = config.issuers.get(name).ok_or("its issuer is not known here")?;
     let subject = claims.get(&issuer.claims.agent).and_then(Json::as_str).ok_or("it does not name an agent")?;
-    let is_it = |(known, agent): &(&String, &crate::config::AgentConfig)| {
-        agent.subject.as_ref().is_some_and(|s| s.issuer == name && s.name == subject) && !known.is_empty()
-    };
-    let (agent, pinned) = match config.agents.iter().find(is_it) {
+    let is_it = |subject_of: &Subject| subject_of.issuer == name && subject_of.name == subject;
+    let known = config.agents.iter().find(|(_, agent)| agent.subject.as_ref().is_some_and(is_it));
+    let (agent, pinned) = match known {
         Some((known, agent)) => {
             let (workspace, user, roles) = (agent.workspace.clone(), agent.user.clone(), agent.roles.clone());
             (known.clone(), Template { workspace, user, roles })

@@ -10,6 +10,7 @@ mod tests;
 use std::sync::Arc;
 
 use countersign_core::id::SessionId;
+use countersign_core::ledger::PaymentView;
 use countersign_core::money::Micros;
 use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
@@ -56,6 +57,27 @@ pub struct Bounds {
     pub limit: Micros,
     /// In at most this many payments.
     pub max_payments: u32,
+}
+
+impl Caller {
+    /// Whether a payment is the caller's to read, repeat and judge: its agent's, and no more than its session
+    /// or its JWT is for. An agent's own token is for all of them.
+    #[must_use]
+    pub fn owns(&self, payment: &PaymentView) -> bool {
+        let workspace = self.principal.workspace.as_deref().unwrap_or_default();
+        payment.key.agent == self.principal.agent
+            && payment.key.workspace == workspace
+            && (self.session.is_none() || payment.session == self.session)
+            && self.is_for(&payment.facts.principal)
+    }
+
+    /// Whether a JWT is for the user, client, project and task of somebody's purchase; other tokens are not
+    /// for any in particular.
+    #[must_use]
+    pub fn is_for(&self, other: &Principal) -> bool {
+        let chain = |p: &Principal| [&p.user, &p.client, &p.project, &p.task].map(Clone::clone);
+        matches!(self.proof, Proof::Digest(_)) || chain(&self.principal) == chain(other)
+    }
 }
 
 /// SHA-256 of a token, lower-case hex: the only form in which tokens are kept.

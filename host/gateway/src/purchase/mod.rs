@@ -175,7 +175,7 @@ impl Purchase {
         let same = |p: &Principal| {
             (p.workspace.as_deref().unwrap_or_default(), &p.agent) == (&*self.key.workspace, &self.key.agent)
         };
-        if !same(&caller.principal) || caller.session != self.caller.session {
+        if !same(&caller.principal) || caller.session != self.caller.session || !caller.is_for(&self.caller.principal) {
             let detail = "the token names somebody else than when this purchase began; nothing was signed";
             return Err(Problem::new(Code::PurchaseConflict, detail));
         }
