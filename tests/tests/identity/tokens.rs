@@ -43,7 +43,8 @@ fn a_jwt_buys_through_every_door_and_the_chain_settles() {
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "paid_fetch", "arguments": {"url": scene.url()}}});
     let mcp = Request::new("POST", &format!("{}/mcp", scene.gateway.url)).bearer(&token).json(&call);
-    let answer = mcp.header("accept", "application/json, text/event-stream").send();
+    let answer = mcp.header("accept", "application/json, text/event-stream");
+    let answer = answer.header("mcp-protocol-version", "2025-06-18").send();
     assert!(answer.status == 200 && answer.text().contains("pay_"), "{}", answer.text());
     assert_eq!(scene.moved(), 3);
 
@@ -131,7 +132,7 @@ fn removing_an_issuer_or_stopping_an_agent_shuts_them_out_at_once() {
     scene.gateway.write_config(broken(closed));
     scene.until(&guest, 401);
     bought(&scene.client(&scout).fetch(&scene.url(), plainly()), "0.001");
-    let gone = config.clone().remove(&["issuer"]).remove(&["agent", "jwt-scout"]);
+    let gone = config.clone().remove(&["issuer"]);
     scene.gateway.write_config(broken(gone));
     scene.until(&scout, 401);
     refusal(&scene.client(&scout).fetch(&scene.url(), plainly()), 401, "unauthenticated");

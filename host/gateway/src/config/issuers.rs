@@ -343,7 +343,6 @@ mod tests {
             ("keys-refetch = \"0\"", "expected whole seconds, 1 s to 3600 s"),
             ("keys-keep = \"5m\"", "keys would be given up before they are fetched again"),
             ("template = { task = \"x\" }", "there is no key `task` in [issuer.corp.template]"),
-            ("[agent.x]\nissuer = \"corq\"", "did you mean `corp`?"),
             ("[agent.x]\nsubject = \"x\"", "a subject of which issuer?"),
             ("[agent.x]\nissuer = \"corp\"\nsubject = \"\"", "expected a text that is not empty"),
             ("[agent.x]\nissuer = \"corp\"\ncertificate-sha256 = \"x\"", "expected a SHA-256"),
@@ -382,5 +381,7 @@ mod tests {
             assert!(said.contains(what), "{to}: {said}");
         }
         assert!(parse(&LEAST.replace("https://login.example.com", "http://127.0.0.1:40300")).is_ok());
+        let warnings = parse(&format!("{LEAST}[agent.x]\nissuer = \"corq\"")).unwrap().warnings.join("\n");
+        assert!(warnings.contains("agent x: there is no [issuer.corq], so no JWT speaks for it; did you mean `corp`?"));
     }
 }

@@ -356,16 +356,11 @@ impl Config {
         let mut subjects = BTreeMap::new();
         for (name, agent) in &self.agents {
             let at = |key: &str| reader::join(&reader::join("agent", name), key);
-            if let Some(subject) = &agent.subject {
-                if !self.issuers.contains_key(&subject.issuer) {
-                    let known: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
-                    let error = self.error_at(&at("issuer"), format!("there is no [issuer.{}]", subject.issuer));
-                    return Err(error.hint(reader::suggest(&subject.issuer, &known)));
-                }
-                if let Some(other) = subjects.insert(subject, name) {
-                    let error = self.error_at(&at("issuer"), format!("the same subject as agent.{other}"));
-                    return Err(error.hint("a token must say who is asking"));
-                }
+            if let Some(subject) = &agent.subject
+                && let Some(other) = subjects.insert(subject, name)
+            {
+                let error = self.error_at(&at("issuer"), format!("the same subject as agent.{other}"));
+                return Err(error.hint("a token must say who is asking"));
             }
             let asks = self.gateway.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
             if agent.certificate_sha256.is_some() && !asks {
@@ -409,6 +404,21 @@ impl Config {
             }
             if mandate.unobserved && !mandate.doors.contains(&Door::Sign) {
                 warnings.push(format!("mandate {name}: `unobserved` does nothing unless `doors` lists \"sign\""));
+            }
+        }
+        for (name, agent) in &self.agents {
+            // Not a mistake: removing an issuer must shut its agents out whatever else is in the file.
+            if let Some(subject) = agent.subject.as_ref().filter(|s| !self.issuers.contains_key(&s.issuer)) {
+                let known: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
+                let hint = if known.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {}", reader::suggest(&subject.issuer, &known))
+                };
+                warnings.push(format!(
+                    "agent {name}: there is no [issuer.{}], so no JWT speaks for it{hint}",
+                    subject.issuer
+                ));
             }
         }
         if self.mandates.is_empty() {
