@@ -32,6 +32,7 @@ pub mod config;
 pub mod facilitator;
 pub mod guests;
 pub mod http;
+pub mod issuer;
 pub mod modules;
 pub mod node;
 pub mod peers;

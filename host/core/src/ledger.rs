@@ -877,6 +877,55 @@ pub struct Session {
     pub opened_by: String,
 }
 
+/// How many sessions may be opened, and for how much, in the transaction that opens one more. Hours and
+/// days are the last 3,600 and 86,400 seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionCaps {
+    /// Opened in an hour by whoever opens it.
+    pub opener_hour: u32,
+    /// Opened in an hour for its agent.
+    pub agent_hour: u32,
+    /// The limits of all open sessions together.
+    pub open: Option<Micros>,
+    /// The limits of all sessions opened in a day together, whatever became of them.
+    pub day: Option<Micros>,
+    /// As `open`, of those that whoever opens it has opened.
+    pub opener_open: Option<Micros>,
+    /// As `day`, of those that whoever opens it has opened.
+    pub opener_day: Option<Micros>,
+}
+
+impl SessionCaps {
+    /// Caps that nobody reaches.
+    pub const NONE: Self = Self {
+        opener_hour: u32::MAX,
+        agent_hour: u32::MAX,
+        open: None,
+        day: None,
+        opener_open: None,
+        opener_day: None,
+    };
+}
+
+/// A cap that leaves no room for a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionCap {
+    /// What it counts, for people.
+    pub what: String,
+    /// When there is room, if nobody else takes it and nothing is closed before; none: never, the session
+    /// is larger than the cap.
+    pub frees_at: Option<Timestamp>,
+}
+
+/// What became of a session that was to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Durable.
+    Opened,
+    /// Nothing was written.
+    Refused(SessionCap),
+}
+
 /// What a suspension covers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "scope", content = "name")]
@@ -1054,14 +1103,17 @@ pub trait Ledger: Send + Sync {
     /// Lapses every approval whose time is over and releases its holds; answers how many.
     fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>>;
 
-    /// Opens a session.
-    fn open_session(&self, session: Session) -> Fut<'_, Result<(), LedgerError>>;
+    /// Opens a session, if every cap leaves room for it.
+    fn open_session(&self, session: Session, caps: SessionCaps) -> Fut<'_, Result<Opening, LedgerError>>;
 
     /// Closes a session; [`LedgerError::NotFound`] if there is none.
     fn close_session(&self, session: SessionId, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>>;
 
     /// The session of a token.
     fn session_by_token(&self, token_sha256: String) -> Fut<'_, Result<Option<Session>, LedgerError>>;
+
+    /// One session.
+    fn session(&self, session: SessionId) -> Fut<'_, Result<Option<Session>, LedgerError>>;
 
     /// Every session, newest first.
     fn sessions(&self) -> Fut<'_, Result<Vec<Session>, LedgerError>>;

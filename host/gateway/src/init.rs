@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(config.check_builtins(&["vendor-allowlist", "spend-caps", "review-threshold"]), Ok(()));
         assert!(config.policies.values().all(|p| matches!(p.module, Module::Builtin(_))));
         assert_eq!(config.ledger.store, Store::Sqlite { path: dir.join(LEDGER) });
-        assert_eq!(config.agents["scout"].token_sha256, sha256(&report.agent_token));
+        assert_eq!(config.agents["scout"].token_sha256, Some(sha256(&report.agent_token)));
         assert_eq!(config.operators["alice"].token_sha256, sha256(&report.operator_token));
         assert_eq!(config.operators["alice"].roles.len(), 5);
         let principal = countersign_core::spend::Principal {

@@ -66,6 +66,8 @@ pub enum Code {
     LedgerUnavailable,
     /// The wallet did not sign.
     WalletUnavailable,
+    /// The keys that would vouch for the caller cannot be had.
+    IssuerUnavailable,
     /// Signed and sent, no answer.
     OutcomeUnknown,
     /// A change that needs a restart, or that somebody else made first.
@@ -142,6 +144,7 @@ impl Code {
             Self::Overloaded => ("overloaded", 503),
             Self::LedgerUnavailable => ("ledger-unavailable", 503),
             Self::WalletUnavailable => ("wallet-unavailable", 503),
+            Self::IssuerUnavailable => ("issuer-unavailable", 503),
             Self::OutcomeUnknown => ("outcome-unknown", 504),
         }
     }
@@ -167,6 +170,7 @@ impl Code {
                 | Self::Overloaded
                 | Self::LedgerUnavailable
                 | Self::WalletUnavailable
+                | Self::IssuerUnavailable
                 | Self::OutcomeUnknown
         )
     }
@@ -199,10 +203,11 @@ impl Code {
             Self::SellerUnreachable => "The seller cannot be reached",
             Self::PaymentRefused => "The seller asked for payment again",
             Self::SellerMisbehaved => "The seller's answer cannot be used",
-            Self::RateLimited => "Too many purchases",
+            Self::RateLimited => "Too many at a time",
             Self::Overloaded => "The gateway is busy",
             Self::LedgerUnavailable => "The ledger cannot be used",
             Self::WalletUnavailable => "The wallet cannot sign",
+            Self::IssuerUnavailable => "Nobody can vouch for the caller now",
             Self::OutcomeUnknown => "Paid, and no answer came",
         }
     }
@@ -225,6 +230,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let retry_after = match code {
             Code::Overloaded | Code::LedgerUnavailable | Code::WalletUnavailable => Some(1),
+            Code::IssuerUnavailable => Some(30),
             Code::RateLimited => Some(60),
             _ => None,
         };

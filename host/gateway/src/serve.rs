@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,7 +12,7 @@ use countersign_engine::Engine;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::alerts::Courier;
 use crate::chain::Chains;
@@ -22,7 +21,8 @@ use crate::config::{self, Config, Environment};
 use crate::egress::{Dialer, Patience, tls, tls_believing};
 use crate::endpoint::Endpoint;
 use crate::flights::Flights;
-use crate::front::{Acceptor, Admin, Door, Tunnels, serve};
+use crate::front::{Acceptor, Admin, Door, TlsAcceptors, Tunnels, serve};
+use crate::identity::Issuers;
 use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::reload::{FirstStart, Reloader};
@@ -135,13 +135,14 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let base = ledgers_word(&*ledger, &config, &environment).await?;
     let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
     let mut signers = signers(base.as_ref().unwrap_or(&config))?;
-    let tls_files = config.gateway.tls.clone();
-    let acceptor = tls_files.map(|t| acceptor(&t)).transpose()?;
-    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    let tls_files = config.gateway.tls.as_ref();
+    let acceptors = tls_files.map(TlsAcceptors::new).transpose().map_err(|e| fail("gateway.tls")(&e))?;
+    let scheme = if acceptors.is_some() { "https" } else { "http" };
+    let (for_agents, for_operators) = acceptors.map(|a| (a.agents, a.operators)).unzip();
     let bind =
         |address: std::net::SocketAddr, tls| Acceptor::bind(address, tls).map_err(|e| fail(&address.to_string())(&e));
-    let agents = bind(config.gateway.listen, acceptor.clone())?;
-    let operators = bind(config.gateway.admin, acceptor)?;
+    let agents = bind(config.gateway.listen, for_agents)?;
+    let operators = bind(config.gateway.admin, for_operators)?;
     let local = |a: &Acceptor| a.listener.local_addr().map_err(|e| fail("listen")(&e));
     let (agent, admin) = (local(&agents)?, local(&operators)?);
 
@@ -182,7 +183,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         key,
         live: ArcSwap::from_pointee(snapshot),
         signers,
-        dialer,
+        dialer: Arc::new(dialer),
         chains,
         stops,
         flights: Flights::default(),
@@ -191,6 +192,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         shadows: Shadows::start(Arc::clone(&engine)).map_err(|e| fail("shadows")(&e))?,
         rate: RateLimiter::default(),
         vouch: ca,
+        issuers: Issuers::default(),
         tunnels: Tunnels::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
@@ -395,21 +397,6 @@ async fn checkpoint(gateway: &Gateway) {
     if let Err(error) = gateway.log.checkpoint(&*gateway.ledger).await {
         tracing::error!(%error, "the records could not be signed for");
     }
-}
-
-fn acceptor(files: &config::Tls) -> Result<TlsAcceptor, StartError> {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let name = |path: &Path| format!("gateway.tls: {}", path.display());
-    let certificates = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| fail(&name(&files.cert))(&e))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| fail(&name(&files.key))(&e))?;
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map_err(|e| fail("gateway.tls")(&e))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// `countersign serve`: runs until it is told to stop.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::egress::Dialer;
 use crate::flights::Flights;
 use crate::front::Tunnels;
+use crate::identity::Issuers;
 use crate::log::Log;
 use crate::rate::RateLimiter;
 use crate::shadow::Shadows;
@@ -67,7 +68,7 @@ pub struct Gateway {
     /// Wallets by configured name; they change only with a restart.
     pub signers: BTreeMap<String, Arc<dyn Signer>>,
     /// The way out.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     /// Chain readers by network.
     pub chains: Arc<Chains>,
     /// The kill switch.
@@ -85,6 +86,8 @@ pub struct Gateway {
     pub rate: RateLimiter,
     /// Who vouches for intercepted hosts.
     pub vouch: Vouch,
+    /// The keys of those who say who agents are.
+    pub issuers: Issuers,
     /// Connections through the proxy.
     pub tunnels: Tunnels,
     /// Where this gateway listens; no purchase may go there.

@@ -1,7 +1,6 @@
-//! Sessions, suspensions, the least policy generation, remembered bytes and plain notes.
+//! Suspensions, the least policy generation, remembered bytes and plain notes.
 
-use countersign_core::id::SessionId;
-use countersign_core::ledger::{Note, Session, Suspension, SuspensionScope};
+use countersign_core::ledger::{Note, Suspension, SuspensionScope};
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
 use serde_json::json;
@@ -9,69 +8,6 @@ use sha2::{Digest, Sha256};
 
 use crate::audit::{append, cut};
 use crate::sql::{Answer, Done, Fault, all, one, run};
-
-/// Sessions one listing answers.
-const MOST_LISTED: u32 = 1_000;
-
-/// Opens a session.
-pub(crate) fn open_session(conn: &Connection, session: &Session) -> Answer<Done<()>> {
-    run(
-        conn,
-        "INSERT INTO session(id,token,agent,body,expires,closed) VALUES(?1,?2,?3,?4,?5,?6)",
-        (
-            session.id.as_bytes(),
-            &session.token_sha256,
-            &session.agent,
-            serde_json::to_string(session)?,
-            session.expires_at.as_millis(),
-            session.closed_at.map(Timestamp::as_millis),
-        ),
-    )?;
-    let mut body = serde_json::to_value(session)?;
-    // The digest of a token is no secret, but a record has no use for it.
-    if let Some(map) = body.as_object_mut() {
-        map.remove("token_sha256");
-    }
-    append(conn, session.created_at, "session-opened", json!({ "session": body }))?;
-    Ok(Done::Keep(()))
-}
-
-/// Closes a session; closing it again changes nothing.
-pub(crate) fn close_session(conn: &Connection, id: SessionId, by: &str, at: Timestamp) -> Answer<Done<()>> {
-    let sql = "SELECT closed FROM session WHERE id=?1";
-    let closed: Option<u64> = one(conn, sql, [id.as_bytes()], |r| r.get(0))?.ok_or_else(Fault::not_found)?;
-    if closed.is_none() {
-        run(conn, "UPDATE session SET closed=?2 WHERE id=?1", (id.as_bytes(), at.as_millis()))?;
-        append(conn, at, "session-closed", json!({ "session": id, "by": by }))?;
-    }
-    Ok(Done::Keep(()))
-}
-
-fn session(body: &str, closed: Option<u64>) -> Answer<Session> {
-    let mut session: Session = serde_json::from_str(body)?;
-    session.closed_at = closed.map(Timestamp::from_millis);
-    Ok(session)
-}
-
-/// The session of a token, open or not.
-pub(crate) fn session_by_token(conn: &Connection, token_sha256: &str) -> Answer<Option<Session>> {
-    let sql = "SELECT body,closed FROM session WHERE token=?1";
-    let found = one(conn, sql, [token_sha256], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
-    found.map(|(body, closed)| session(&body, closed)).transpose()
-}
-
-/// Sessions, newest first.
-pub(crate) fn sessions(conn: &Connection) -> Answer<Vec<Session>> {
-    let sql = "SELECT body,closed FROM session ORDER BY id DESC LIMIT ?1";
-    let found = all(conn, sql, [MOST_LISTED], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
-    found.into_iter().map(|(body, closed)| session(&body, closed)).collect()
-}
-
-/// Whether purchases may be made in this session now.
-pub(crate) fn session_is_open(conn: &Connection, id: SessionId, agent: &str, at: Timestamp) -> Answer<bool> {
-    let sql = "SELECT 1 FROM session WHERE id=?1 AND agent=?2 AND closed IS NULL AND expires>?3";
-    Ok(one(conn, sql, (id.as_bytes(), agent, at.as_millis()), |_| Ok(()))?.is_some())
-}
 
 /// The two columns of a scope.
 fn columns(scope: &SuspensionScope) -> (&'static str, &str) {

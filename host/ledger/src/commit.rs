@@ -19,6 +19,7 @@ use crate::audit::{self, append, cut, digest_hex};
 use crate::clock;
 use crate::life;
 use crate::moves::Moves;
+use crate::sessions;
 use crate::sql::{Answer, Done, Fault, one, run};
 use crate::tallies;
 use crate::windows::{self, After, Placed};
@@ -223,7 +224,7 @@ fn admit(conn: &Connection, c: &Commit) -> Outcome<()> {
         return Ok(Err(Refusal::Stale));
     }
     if let Some(session) = c.session
-        && !admin::session_is_open(conn, session, &c.key.agent, c.at)?
+        && !sessions::is_open(conn, session, &c.key.agent, c.at)?
     {
         return Ok(Err(Refusal::Session));
     }

@@ -55,6 +55,7 @@ mod readers;
 mod reference;
 mod refunds;
 mod schema;
+mod sessions;
 mod shared;
 mod sql;
 mod tallies;
@@ -76,9 +77,9 @@ use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Answer as Kept, Approval, Attempt, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Figures, Finalized, Fingerprint, Fut, KeptAlert, KeptCheckpoint, Ledger, LedgerError, Note, Past, PastDecision,
-    PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, Suspension, SuspensionScope, Transition,
-    TreeHead, UseReport,
+    Figures, Finalized, Fingerprint, Fut, KeptAlert, KeptCheckpoint, Ledger, LedgerError, Note, Opening, Past,
+    PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, SessionCaps, Suspension,
+    SuspensionScope, Transition, TreeHead, UseReport,
 };
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
@@ -494,22 +495,26 @@ impl Ledger for SqliteLedger {
         self.write(Class::Relief, move |conn| approvals::expire_all(conn, epoch.load(Ordering::Relaxed), at))
     }
 
-    fn open_session(&self, session: Session) -> Fut<'_, Result<(), LedgerError>> {
+    fn open_session(&self, session: Session, caps: SessionCaps) -> Fut<'_, Result<Opening, LedgerError>> {
         self.told_of(session.created_at);
-        self.write(Class::Growth, move |conn| admin::open_session(conn, &session))
+        self.write(Class::Growth, move |conn| sessions::open(conn, &session, &caps))
     }
 
     fn close_session(&self, session: SessionId, by: String, at: Timestamp) -> Fut<'_, Result<(), LedgerError>> {
         self.told_of(at);
-        self.write(Class::Relief, move |conn| admin::close_session(conn, session, &by, at))
+        self.write(Class::Relief, move |conn| sessions::close(conn, session, &by, at))
     }
 
     fn session_by_token(&self, token_sha256: String) -> Fut<'_, Result<Option<Session>, LedgerError>> {
-        self.read(move |conn| admin::session_by_token(conn, &token_sha256))
+        self.read(move |conn| sessions::by_token(conn, &token_sha256))
+    }
+
+    fn session(&self, session: SessionId) -> Fut<'_, Result<Option<Session>, LedgerError>> {
+        self.read(move |conn| sessions::by_id(conn, session))
     }
 
     fn sessions(&self) -> Fut<'_, Result<Vec<Session>, LedgerError>> {
-        self.read(admin::sessions)
+        self.read(sessions::all)
     }
 
     fn suspend(&self, suspension: Suspension) -> Fut<'_, Result<(), LedgerError>> {

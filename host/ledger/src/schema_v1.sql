@@ -204,10 +204,14 @@ CREATE UNIQUE INDEX vote_order ON vote(approval,ord);
 
 CREATE TABLE session(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16), token TEXT NOT NULL UNIQUE,
-  agent TEXT NOT NULL, body TEXT NOT NULL, expires INTEGER NOT NULL, closed INTEGER,
+  agent TEXT NOT NULL, opener TEXT NOT NULL, body TEXT NOT NULL,
+  lim INTEGER NOT NULL CHECK(lim BETWEEN 0 AND 1000000000000000), -- what it may spend
+  created INTEGER NOT NULL, expires INTEGER NOT NULL, closed INTEGER,
   count INTEGER NOT NULL DEFAULT 0, value INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-
+CREATE INDEX session_created ON session(created);
+CREATE INDEX session_by_opener ON session(opener,created);
+CREATE INDEX session_of_agent ON session(agent,created);
 CREATE INDEX session_open ON session(expires) WHERE closed IS NULL;
 
 CREATE TABLE suspension(

@@ -113,6 +113,12 @@ async fn vote_offline(word: &Word, id: ApprovalId, approve: bool, environment: &
     let (name, operator) = speaker(&config, environment)?;
     let now = SystemClock.now()?;
     let ledger = store::open(&config, now)?;
+    let asked = ledger.approval(id).await?.ok_or_else(|| Failure::new("there is no such approval"))?;
+    if let Some(payment) = ledger.payment(asked.payment).await?
+        && let Some(what) = operator.scope.excludes_principal(&payment.facts.principal)
+    {
+        return Err(Failure::new(format!("operator `{name}` does not decide about this {what}")));
+    }
     let groups = operator.groups.iter().cloned().collect();
     let cast = Cast { approval: id, operator: name, groups, approve, note: word.note.clone(), at: now };
     let approval = ledger.vote(cast).await?;

@@ -10,6 +10,7 @@ mod engine;
 mod environment;
 mod error;
 mod identities;
+mod issuers;
 mod mandates;
 pub mod names;
 pub mod permissions;
@@ -39,7 +40,9 @@ pub use egress::{Allowed, Egress, HostPattern, Place, PortPattern};
 pub use engine::EngineSection;
 pub use environment::{Environment, Secret};
 pub use error::ConfigError;
-pub use identities::{AgentConfig, OperatorConfig, OperatorRole};
+pub use identities::{AgentConfig, OperatorConfig, OperatorRole, Scope, Subject};
+pub(crate) use issuers::vouched_for;
+pub use issuers::{Algorithm, ClaimNames, IssuerConfig, KeySource, Template};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
 pub use proxy::Proxy;
@@ -94,6 +97,8 @@ pub struct Config {
     pub vendors: Vec<VendorConfig>,
     /// `[[mandate]]`, in the order of the file: the first that matches decides.
     pub mandates: Vec<MandateConfig>,
+    /// `[issuer.*]`
+    pub issuers: BTreeMap<String, IssuerConfig>,
     /// `[agent.*]`
     pub agents: BTreeMap<String, AgentConfig>,
     /// `[operator.*]`
@@ -126,6 +131,7 @@ const SECTIONS: &[&str] = &[
     "budget",
     "vendor",
     "mandate",
+    "issuer",
     "agent",
     "operator",
 ];
@@ -192,7 +198,8 @@ impl Config {
         let budgets = root.named("budget", BudgetConfig::name, |name, item| BudgetConfig::read(name, &item))?;
         let vendors = root.named("vendor", name, |name, item| VendorConfig::read(name, &item))?;
         let mandates = read_mandates(&mut root)?;
-        let agents = root.named("agent", name, |_, item| AgentConfig::read(&item))?;
+        let issuers = root.named("issuer", IssuerConfig::name, |_, item| IssuerConfig::read(&item))?;
+        let agents = root.named("agent", name, |name, item| AgentConfig::read(name, &item))?;
         let operators = root.named("operator", name, |_, item| OperatorConfig::read(&item))?;
 
         let parted = match &ledger.store {
@@ -221,6 +228,7 @@ impl Config {
             budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
             vendors: vendors.into_iter().map(|(_, vendor)| vendor).collect(),
             mandates,
+            issuers: issuers.into_iter().collect(),
             agents: agents.into_iter().collect(),
             operators: operators.into_iter().collect(),
             warnings: Vec::new(),
@@ -230,6 +238,7 @@ impl Config {
         };
         config.check_references()?;
         config.check_tokens()?;
+        config.check_issuers()?;
         config.warnings = config.find_warnings();
         Ok(config)
     }
@@ -269,6 +278,9 @@ impl Config {
         if let Some(tls) = &self.gateway.tls {
             check("gateway.tls.key".to_owned(), &tls.key, Kind::Secret)?;
             check("gateway.tls.cert".to_owned(), &tls.cert, Kind::Config)?;
+            if let Some(ca) = &tls.client_ca {
+                check("gateway.tls.client-ca".to_owned(), ca, Kind::Config)?;
+            }
         }
         match &self.ledger.store {
             Store::Sqlite { path } => check("ledger.url".to_owned(), path, Kind::Ledger)?,
@@ -293,6 +305,11 @@ impl Config {
         }
         if let Some(roots) = &self.egress.roots {
             check("egress.roots".to_owned(), roots, Kind::Config)?;
+        }
+        for (name, issuer) in &self.issuers {
+            if let KeySource::File(path) = &issuer.keys {
+                check(reader::join(&reader::join("issuer", name), "jwks-file"), path, Kind::Config)?;
+            }
         }
         Ok(())
     }
@@ -338,7 +355,7 @@ impl Config {
 
     /// One token must mean one identity.
     fn check_tokens(&self) -> Result<(), ConfigError> {
-        let agents = self.agents.iter().map(|(name, agent)| ("agent", name, &agent.token_sha256));
+        let agents = self.agents.iter().filter_map(|(name, agent)| Some(("agent", name, agent.token_sha256.as_ref()?)));
         let operators = self.operators.iter().map(|(name, operator)| ("operator", name, &operator.token_sha256));
         let mut seen = BTreeMap::new();
         for (section, name, token) in agents.chain(operators) {
@@ -347,6 +364,39 @@ impl Config {
                 let key = reader::join(&owner, "token-sha256");
                 let error = self.error_at(&key, format!("the same token as {other}"));
                 return Err(error.hint("a token must say who is asking: give each its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One JWT must mean one agent, and what an agent must show must be asked for.
+    fn check_issuers(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeMap::new();
+        for (name, issuer) in &self.issuers {
+            if let Some(other) = seen.insert(&issuer.issuer, name) {
+                let key = reader::join(&reader::join("issuer", name), "issuer");
+                return Err(self.error_at(&key, format!("the same issuer as issuer.{other}")));
+            }
+        }
+        let mut subjects = BTreeMap::new();
+        for (name, agent) in &self.agents {
+            let at = |key: &str| reader::join(&reader::join("agent", name), key);
+            if let Some(subject) = &agent.subject
+                && let Some(other) = subjects.insert(subject, name)
+            {
+                let error = self.error_at(&at("issuer"), format!("the same subject as agent.{other}"));
+                return Err(error.hint("a token must say who is asking"));
+            }
+            let asks = self.gateway.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+            if agent.certificate_sha256.is_some() && !asks {
+                let error = self.error_at(&at("certificate-sha256"), "agents are not asked for certificates");
+                return Err(error.hint("add client-ca to gateway.tls"));
+            }
+            let prefix = name.split_once('.').map_or("", |(prefix, _)| prefix);
+            if self.issuers.get(prefix).is_some_and(|issuer| issuer.template.is_some()) {
+                let key = reader::join("agent", name);
+                let error = self.error_at(&key, format!("agents of issuer.{prefix} without a table are called so"));
+                return Err(error.hint("give this agent a name that does not begin with an issuer's and a point"));
             }
         }
         Ok(())
@@ -385,6 +435,21 @@ impl Config {
             && self.parted.as_ref().is_some_and(|parted| has_password(&parted.own))
         {
             warnings.push("ledger.url has a password: keep it in a file, and name that in ledger.password".to_owned());
+        }
+        for (name, agent) in &self.agents {
+            // Not a mistake: removing an issuer must shut its agents out whatever else is in the file.
+            if let Some(subject) = agent.subject.as_ref().filter(|s| !self.issuers.contains_key(&s.issuer)) {
+                let known: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
+                let hint = if known.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {}", reader::suggest(&subject.issuer, &known))
+                };
+                warnings.push(format!(
+                    "agent {name}: there is no [issuer.{}], so no JWT speaks for it{hint}",
+                    subject.issuer
+                ));
+            }
         }
         if self.mandates.is_empty() {
             warnings.push("there is no [[mandate]], so every purchase is denied".to_owned());

@@ -1,6 +1,6 @@
 //! What an edit may change while the gateway runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::join;
 use super::{AgentConfig, Approvals, Config, Gateway, OperatorConfig, WalletConfig, WalletKind};
@@ -66,14 +66,25 @@ impl Config {
             }
         }
         config.agents = both(&self.agents, &new.agents, |ours, theirs| AgentConfig {
-            token_sha256: theirs.token_sha256.clone(),
+            token_sha256: ours.token_sha256.as_ref().and(theirs.token_sha256.clone()),
+            certificate_sha256: theirs.certificate_sha256.clone().or(ours.certificate_sha256.clone()),
+            subject: ours.subject.clone().filter(|_| ours.subject == theirs.subject),
             roles: ours.roles.intersection(&theirs.roles).cloned().collect(),
             ..ours.clone()
         });
-        config.operators = both(&self.operators, &new.operators, |ours, theirs| OperatorConfig {
-            token_sha256: theirs.token_sha256.clone(),
-            roles: ours.roles.intersection(&theirs.roles).copied().collect(),
-            groups: ours.groups.intersection(&theirs.groups).cloned().collect(),
+        let kept = self.issuers.iter().filter_map(|(name, ours)| {
+            let theirs = new.issuers.get(name)?;
+            Some((name.clone(), ours.restrict(theirs)?))
+        });
+        config.issuers = kept.collect();
+        config.operators = both(&self.operators, &new.operators, |ours, theirs| {
+            let (scope, roles) = match ours.scope.restrict(&theirs.scope) {
+                Some(scope) => (scope, ours.roles.intersection(&theirs.roles).copied().collect()),
+                // Nobody is left to decide about.
+                None => (ours.scope.clone(), BTreeSet::new()),
+            };
+            let groups = ours.groups.intersection(&theirs.groups).cloned().collect();
+            OperatorConfig { token_sha256: theirs.token_sha256.clone(), roles, groups, scope }
         });
         config
     }

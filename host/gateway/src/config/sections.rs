@@ -5,9 +5,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use countersign_core::ledger::Caps;
+use countersign_core::ledger::{Caps, SessionCaps};
+use countersign_core::money::Micros;
 use countersign_ledger::Database;
 
+use super::OperatorConfig;
 use super::egress::HostPattern;
 use super::reader::{Item, Read, Table};
 
@@ -37,6 +39,8 @@ pub struct Tls {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Authorities, one of which must have certified whoever connects to the agents' listener.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Gateway {
@@ -50,9 +54,13 @@ impl Gateway {
         };
         let Some(mut table) = table else { return Ok(gateway) };
         if let Some(item) = table.take("tls") {
-            let mut tls = item.table(&["cert", "key"])?;
+            let mut tls = item.table(&["cert", "key", "client-ca"])?;
             let why = "write tls = { cert = \"cert.pem\", key = \"key.pem\" }";
-            gateway.tls = Some(Tls { cert: tls.need("cert", why)?.path()?, key: tls.need("key", why)?.path()? });
+            gateway.tls = Some(Tls {
+                cert: tls.need("cert", why)?.path()?,
+                key: tls.need("key", why)?.path()?,
+                client_ca: tls.take("client-ca").map(|i| i.path()).transpose()?,
+            });
         }
         let secured = gateway.tls.is_some();
         let admin = table.take("admin");
@@ -279,6 +287,14 @@ pub struct Limits {
     pub reviews_per_agent: u32,
     /// Decisions per agent in a minute.
     pub purchases_per_agent_per_minute: u32,
+    /// Sessions that one operator may open in an hour.
+    pub sessions_per_operator_per_hour: u32,
+    /// Sessions that may be opened for one agent in an hour.
+    pub sessions_per_agent_per_hour: u32,
+    /// How much the limits of all open sessions may come to.
+    pub session_limits_open: Option<Micros>,
+    /// How much the limits of all sessions opened in a day may come to.
+    pub session_limits_per_day: Option<Micros>,
 }
 
 impl Default for Limits {
@@ -289,6 +305,10 @@ impl Default for Limits {
             unresolved_per_agent: 10,
             reviews_per_agent: 5,
             purchases_per_agent_per_minute: 600,
+            sessions_per_operator_per_hour: 1_000,
+            sessions_per_agent_per_hour: 1_000,
+            session_limits_open: None,
+            session_limits_per_day: None,
         }
     }
 }
@@ -300,6 +320,10 @@ impl Limits {
         "unresolved-per-agent",
         "reviews-per-agent",
         "purchases-per-agent-per-minute",
+        "sessions-per-operator-per-hour",
+        "sessions-per-agent-per-hour",
+        "session-limits-open",
+        "session-limits-per-day",
     ];
 
     pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
@@ -311,12 +335,16 @@ impl Limits {
             &mut limits.unresolved_per_agent,
             &mut limits.reviews_per_agent,
             &mut limits.purchases_per_agent_per_minute,
+            &mut limits.sessions_per_operator_per_hour,
+            &mut limits.sessions_per_agent_per_hour,
         ];
         for (key, field) in Self::KEYS.iter().zip(fields) {
             if let Some(item) = table.take(key) {
                 *field = item.u32(1..=1_000_000)?;
             }
         }
+        limits.session_limits_open = table.take("session-limits-open").map(|i| i.money()).transpose()?;
+        limits.session_limits_per_day = table.take("session-limits-per-day").map(|i| i.money()).transpose()?;
         Ok(limits)
     }
 
@@ -332,6 +360,19 @@ impl Limits {
         }
     }
 
+    /// The caps that a ledger checks when this operator opens a session.
+    #[must_use]
+    pub fn session_caps(&self, operator: &OperatorConfig) -> SessionCaps {
+        SessionCaps {
+            opener_hour: self.sessions_per_operator_per_hour,
+            agent_hour: self.sessions_per_agent_per_hour,
+            open: self.session_limits_open,
+            day: self.session_limits_per_day,
+            opener_open: operator.scope.session_limits_open,
+            opener_day: operator.scope.session_limits_per_day,
+        }
+    }
+
     /// The smaller of each.
     #[must_use]
     pub(super) fn min(&self, other: &Self) -> Self {
@@ -343,8 +384,19 @@ impl Limits {
             purchases_per_agent_per_minute: self
                 .purchases_per_agent_per_minute
                 .min(other.purchases_per_agent_per_minute),
+            sessions_per_operator_per_hour: self
+                .sessions_per_operator_per_hour
+                .min(other.sessions_per_operator_per_hour),
+            sessions_per_agent_per_hour: self.sessions_per_agent_per_hour.min(other.sessions_per_agent_per_hour),
+            session_limits_open: least(self.session_limits_open, other.session_limits_open),
+            session_limits_per_day: least(self.session_limits_per_day, other.session_limits_per_day),
         }
     }
+}
+
+/// The smaller of two caps; none caps nothing.
+pub(super) fn least(one: Option<Micros>, other: Option<Micros>) -> Option<Micros> {
+    one.into_iter().chain(other).min()
 }
 
 /// `[network."eip155:N"]`: how a chain is read.

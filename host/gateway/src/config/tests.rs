@@ -223,8 +223,8 @@ fn every_key_of_the_contract_is_read() {
 
     let scout = &config.agents["scout"];
     assert_eq!(
-        (scout.token_sha256.as_str(), scout.workspace.as_deref()),
-        (&*TOKEN.to_ascii_lowercase(), Some("research"))
+        (scout.token_sha256.as_deref(), scout.workspace.as_deref()),
+        (Some(&*TOKEN.to_ascii_lowercase()), Some("research"))
     );
     let alice = &config.operators["alice"];
     assert_eq!(alice.roles, OperatorRole::ALL.iter().map(|(_, role)| *role).collect());

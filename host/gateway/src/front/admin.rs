@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
-use countersign_core::ledger::{Cast, LedgerError, PaymentFilter, Reporter, Session, Suspension, SuspensionScope};
+use countersign_core::ledger::{
+    Cast, LedgerError, Opening, PaymentFilter, Reporter, Session, SessionCap, Suspension, SuspensionScope,
+};
 use countersign_core::money::Micros;
 use countersign_core::payment::State;
 use countersign_core::seams::Clock;
+use countersign_core::time::Timestamp;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -66,6 +69,26 @@ impl Operator {
     }
 }
 
+impl Operator {
+    /// Whether what concerns these is within the operator's scope.
+    fn decides_about(&self, workspace: Option<&str>, agent: &str, client: Option<&str>) -> Result<(), Problem> {
+        self.unless(self.config.scope.excludes(workspace, agent, client))
+    }
+
+    /// Whether a payment is within the operator's scope.
+    async fn decides_about_payment(&self, gateway: &Gateway, id: PaymentId) -> Result<(), Problem> {
+        let found = gateway.ledger.payment(id).await?.ok_or_else(|| not_found("payment with this id"))?;
+        self.unless(self.config.scope.excludes_principal(&found.facts.principal))
+    }
+
+    fn unless(&self, excluded: Option<&'static str>) -> Result<(), Problem> {
+        excluded.map_or(Ok(()), |what| {
+            let detail = format!("operator `{}` does not decide about this {what}", self.name);
+            Err(Problem::new(Code::Forbidden, detail))
+        })
+    }
+}
+
 /// Answers one request.
 pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
     match (request.method(), request.uri().path()) {
@@ -108,12 +131,14 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         (Method::POST, ["v1", "payments", id, "use"]) => {
             let (body, operator) = said(gateway, request, uses::MAX_CALL, OperatorRole::Approver).await?;
             let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            operator.decides_about_payment(gateway, id).await?;
             let payment = uses::report(gateway, id, (Reporter::Person, &operator.name), &body).await?;
             Ok(json(StatusCode::OK, &views::payment(&payment, Viewer::Operator, &operator.snapshot.config)))
         }
         (Method::POST, ["v1", "payments", id, what @ ..]) if !what.is_empty() => {
             let (body, operator) = said(gateway, request, after::MAX_CALL, OperatorRole::Approver).await?;
             let id: PaymentId = id.parse().map_err(|_| not_found("payment with this id"))?;
+            operator.decides_about_payment(gateway, id).await?;
             let desk = after::Desk { ledger: &*gateway.ledger, clock: &*gateway.clock, by: &operator.name };
             let payment = match what {
                 ["refunds"] => after::refund(desk, id, &body).await?,
@@ -144,7 +169,11 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         }
         (Method::DELETE, ["v1", "sessions", id]) => {
             operator.need(OperatorRole::SessionAdmin)?;
-            let id: SessionId = id.parse().map_err(|_| not_found("session with this id"))?;
+            let unknown = || not_found("session with this id");
+            let id: SessionId = id.parse().map_err(|_| unknown())?;
+            let session = gateway.ledger.session(id).await?.ok_or_else(unknown)?;
+            let workspace = operator.snapshot.config.agents.get(&session.agent).and_then(|a| a.workspace.as_deref());
+            operator.decides_about(workspace, &session.agent, session.client.as_deref())?;
             gateway.ledger.close_session(id, operator.name.clone(), gateway.clock.now()?).await?;
             Ok(json(StatusCode::OK, &value!({"id": id, "closed": true})))
         }
@@ -277,6 +306,9 @@ struct Word {
 async fn vote(gateway: &Gateway, operator: &Operator, id: &str, approve: bool, body: &[u8]) -> Result<Answer, Problem> {
     let approval: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
     let word: Word = if body.is_empty() { Word::default() } else { parse(body)? };
+    let unknown = || not_found("approval with this id");
+    let asked = gateway.ledger.approval(approval).await?.ok_or_else(unknown)?;
+    operator.decides_about_payment(gateway, asked.payment).await?;
     let cast = Cast {
         approval,
         operator: operator.name.clone(),
@@ -309,9 +341,9 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
     let config = &operator.snapshot.config;
     let wanted: NewSession = parse(body)?;
     let bad = |detail: String| Problem::new(Code::BadRequest, detail);
-    if !config.agents.contains_key(&wanted.agent) {
-        return Err(bad(format!("agent: there is no [agent.{}]", wanted.agent)));
-    }
+    let absent = || bad(format!("agent: there is no [agent.{}]", wanted.agent));
+    let agent = config.agents.get(&wanted.agent).ok_or_else(absent)?;
+    operator.decides_about(agent.workspace.as_deref(), &wanted.agent, wanted.client.as_deref())?;
     let named =
         [("user", &wanted.user), ("client", &wanted.client), ("project", &wanted.project), ("task", &wanted.task)];
     for (field, name) in named {
@@ -328,6 +360,10 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
         return Err(bad(format!("intercept: {text:?} is not a host, such as api.example.com or *.example.com")));
     }
     let limit = Micros::parse(&wanted.limit).map_err(|e| bad(format!("limit: {e}")))?;
+    if let Some(most) = operator.config.scope.session_limit.filter(|most| limit > *most) {
+        let detail = format!("limit: operator `{}` opens sessions of at most {most}", operator.name);
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
     let expires_in = wanted.expires_in.unwrap_or(3_600);
     if !(1..=30 * 86_400).contains(&expires_in) {
         return Err(bad("expires_in: 1 second to 30 days".to_owned()));
@@ -356,13 +392,29 @@ async fn open_session(gateway: &Gateway, operator: &Operator, body: &[u8]) -> Re
     let trust = (!hosts.is_empty()).then(|| gateway.vouch.certificate(&hosts, u64::from(expires_in), &*gateway.clock));
     let trust = trust.transpose().map_err(|e| Problem::new(Code::Conflict, e.to_string()))?;
     let mut view = views::session(&session, config);
-    gateway.ledger.open_session(session).await?;
+    let caps = config.limits.session_caps(&operator.config);
+    if let Opening::Refused(cap) = gateway.ledger.open_session(session, caps).await? {
+        return Err(capped(&cap, at));
+    }
     if let Some(map) = view.as_object_mut() {
         map.insert("token".into(), token.into());
         map.insert("proxy".into(), gateway.base_url.clone().into());
         map.insert("ca".into(), trust.into());
     }
     Ok(json(StatusCode::CREATED, &view))
+}
+
+/// Which cap left no room for a session, and when it will.
+fn capped(cap: &SessionCap, now: Timestamp) -> Problem {
+    match cap.frees_at {
+        None => Problem::new(Code::Forbidden, format!("there may be {}, and this one is larger", cap.what)),
+        Some(at) => {
+            let detail = format!("there may be {}, and there are; the next may be opened at {at}", cap.what);
+            let mut problem = Problem::new(Code::RateLimited, detail).with("frees_at", at.to_string());
+            problem.retry_after = u32::try_from(at.since(now).div_ceil(1_000)).ok().map(|seconds| seconds.max(1));
+            problem
+        }
+    }
 }
 
 /// Stops first in memory, so that it works while the store cannot write, then durably; and lists

@@ -8,6 +8,7 @@ use countersign_core::ledger::{Approval, PaymentView, Reporter};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::tls::connected_as;
 use super::{Answer, body, json, mcp, not_found, outcome, page, payment_filter, query, refuse, uses};
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
@@ -39,6 +40,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
     // Nobody reads what strangers send.
     let (snapshot, caller) = who(&gateway, token.as_deref()).await?;
     let config = &snapshot.config;
+    connected_as(&request, config, &caller.principal.agent)?;
     match (request.method(), segments.as_slice()) {
         (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
         (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request).await,
@@ -52,7 +54,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
             let limit = filter.limit;
             let found = gateway.ledger.payments(filter).await?;
             let viewer = Viewer::Agent(principal);
-            let items = found.iter().map(|p| views::payment(p, viewer, config)).collect();
+            let items = found.iter().filter(|p| caller.owns(p)).map(|p| views::payment(p, viewer, config)).collect();
             Ok(json(StatusCode::OK, &page(&found, limit, items)))
         }
         (&Method::GET, ["v1", "payments", id]) => {
@@ -91,7 +93,7 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
 pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<Snapshot>, Caller), Problem> {
     let snapshot = gateway.live.load_full();
     let now = gateway.clock.now()?;
-    let caller = identity::agent(token, &snapshot.config, &*gateway.ledger, now).await?;
+    let caller = identity::agent(token, gateway, &snapshot.config, now).await?;
     Ok((snapshot, caller))
 }
 
@@ -155,14 +157,7 @@ pub(super) async fn own_approval(
 pub(super) async fn own_payment(gateway: &Gateway, caller: &Caller, id: &str) -> Result<PaymentView, Problem> {
     let unknown = || not_found("payment of yours with this id");
     let id: PaymentId = id.parse().map_err(|_| unknown())?;
-    let principal = &caller.principal;
-    let workspace = principal.workspace.as_deref().unwrap_or_default();
-    let mine = |p: &PaymentView| {
-        p.key.agent == principal.agent
-            && p.key.workspace == workspace
-            && (caller.session.is_none() || p.session == caller.session)
-    };
-    let found = gateway.ledger.payment(id).await?.filter(mine).ok_or_else(unknown)?;
+    let found = gateway.ledger.payment(id).await?.filter(|p| caller.owns(p)).ok_or_else(unknown)?;
     // What the agent was just told must be what it reads: wait until the call is recorded.
     gateway.flights.landed(found.id).await;
     gateway.ledger.payment(id).await?.ok_or_else(unknown)

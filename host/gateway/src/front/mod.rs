@@ -12,6 +12,7 @@ mod policies;
 mod proxy;
 mod server;
 mod shadows;
+mod tls;
 mod uses;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use admin::Admin;
 pub use proxy::Tunnels;
 pub use server::{Acceptor, Door, serve};
+pub use tls::TlsAcceptors;
 
 use crate::problem::{Code, Problem};
 use crate::purchase::{Body, full};

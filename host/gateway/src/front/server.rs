@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::tls::Certificate;
 use super::{Admin, Answer, admin, agent, proxy};
 use crate::state::Gateway;
 
@@ -42,7 +43,7 @@ impl Door {
         match self {
             Self::Agent(gateway) if proxy::is_meant(&request) => proxy::handle(gateway, request, next).await,
             Self::Agent(gateway) => agent::handle(gateway, request).await,
-            Self::Admin(admin) => admin::handle(admin, request).await,
+            Self::Admin(admin) => Box::pin(admin::handle(admin, request)).await,
         }
     }
 }
@@ -96,9 +97,12 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
                 tracing::debug!(%error, "nodelay");
             }
             match tls {
-                None => connection(stream, door, stop).await,
+                None => connection(stream, None, door, stop).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, door, stop).await,
+                    Ok(Ok(stream)) => {
+                        let certificate = Certificate::of(stream.get_ref().1);
+                        connection(stream, certificate, door, stop).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
@@ -110,13 +114,16 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection<S>(stream: S, door: Door, mut stop: watch::Receiver<bool>)
+async fn connection<S>(stream: S, certificate: Option<Certificate>, door: Door, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let next = proxy::Next::default();
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let (door, next) = (door.clone(), next.clone());
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         async move { Ok::<_, std::convert::Infallible>(door.answer(request, &next).await) }
     });
     let connection = http1::Builder::new()

@@ -41,13 +41,18 @@ impl Purchase {
         }
     }
 
-    /// A session sees only its own payments: another session's purchase is a conflict without
-    /// contents.
+    /// A session, or a JWT for somebody, sees only its own payments: another's purchase is a conflict
+    /// without contents.
     fn own(&self, payment: &PaymentView) -> Result<(), Problem> {
-        if payment.session == self.caller.session {
-            return Ok(());
+        if payment.session != self.caller.session {
+            let detail = "this purchase_id belongs to another session of the agent";
+            return Err(Problem::new(Code::PurchaseConflict, detail));
         }
-        Err(Problem::new(Code::PurchaseConflict, "this purchase_id belongs to another session of the agent"))
+        if !self.caller.is_for(&payment.facts.principal) {
+            let detail = "this purchase_id belongs to another user, client, project or task of the agent";
+            return Err(Problem::new(Code::PurchaseConflict, detail));
+        }
+        Ok(())
     }
 
     async fn in_review(&self, payment: &PaymentView) -> Result<Earlier, Problem> {

@@ -204,11 +204,11 @@ impl Purchase {
     async fn pin_again(&mut self) -> Result<(MandateConfig, Arc<dyn Signer>), Problem> {
         let snapshot = self.gateway.live.load_full();
         let now = self.gateway.clock.now()?;
-        let caller = identity::again(&self.caller, &snapshot.config, &*self.gateway.ledger, now).await?;
+        let caller = identity::again(&self.caller, &self.gateway, &snapshot.config, now).await?;
         let same = |p: &Principal| {
             (p.workspace.as_deref().unwrap_or_default(), &p.agent) == (&*self.key.workspace, &self.key.agent)
         };
-        if !same(&caller.principal) || caller.session != self.caller.session {
+        if !same(&caller.principal) || caller.session != self.caller.session || !caller.is_for(&self.caller.principal) {
             let detail = "the token names somebody else than when this purchase began; nothing was signed";
             return Err(Problem::new(Code::PurchaseConflict, detail));
         }

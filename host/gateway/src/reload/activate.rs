@@ -288,6 +288,7 @@ fn unrecorded(error: LedgerError) -> Refused {
 /// Whether two configurations restrict the same.
 pub(super) fn same_restrictions(a: &Config, b: &Config) -> bool {
     a.agents == b.agents
+        && a.issuers == b.issuers
         && a.operators == b.operators
         && a.limits == b.limits
         && a.egress == b.egress

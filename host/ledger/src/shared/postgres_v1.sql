@@ -147,7 +147,9 @@ CREATE TABLE countersign.vote(
 
 CREATE TABLE countersign.session(
   id bytea NOT NULL PRIMARY KEY CHECK(octet_length(id)=16), token text NOT NULL UNIQUE,
-  agent text NOT NULL, body text NOT NULL, expires bigint NOT NULL, closed bigint,
+  agent text NOT NULL, opener text NOT NULL, body text NOT NULL,
+  lim bigint NOT NULL CHECK(lim BETWEEN 0 AND 1000000000000000),
+  created bigint NOT NULL, expires bigint NOT NULL, closed bigint,
   count bigint NOT NULL DEFAULT 0, value bigint NOT NULL DEFAULT 0
 );
 

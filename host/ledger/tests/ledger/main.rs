@@ -23,6 +23,8 @@ mod record;
 #[cfg(test)]
 mod reviews;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod uses;

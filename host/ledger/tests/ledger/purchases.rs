@@ -2,8 +2,8 @@
 
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{
-    Caps, Commit, Committed, Evidence, FactsQuery, Grant, Ledger, LedgerError, PaymentFilter, Refusal, Suspension,
-    SuspensionScope, Transition,
+    Caps, Commit, Committed, Evidence, FactsQuery, Grant, Ledger, LedgerError, PaymentFilter, Refusal, SessionCaps,
+    Suspension, SuspensionScope, Transition,
 };
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
@@ -62,8 +62,8 @@ fn a_session_must_be_open() {
     let ledger = rig.open();
     let within = |n, moment| Commit { session: Some(session_id(1)), ..commit(n, moment, &[]) };
     assert_eq!(refused(&ledger, within(1, T0)), Refusal::Session, "there is none");
-    block(ledger.open_session(session(1))).unwrap();
-    assert!(matches!(block(ledger.open_session(session(1))), Err(LedgerError::Conflict(_))));
+    block(ledger.open_session(session(1), SessionCaps::NONE)).unwrap();
+    assert!(matches!(block(ledger.open_session(session(1), SessionCaps::NONE)), Err(LedgerError::Conflict(_))));
     granted(&ledger, within(1, T0));
     assert_eq!(refused(&ledger, within(2, at(3_600))), Refusal::Session, "it is over");
     let mut foreign = within(3, T0);
@@ -216,7 +216,7 @@ fn query(n: u64, moment: Timestamp) -> FactsQuery {
 fn histories_count_what_is_not_denied_or_released() {
     let rig = Rig::new();
     let ledger = rig.open();
-    block(ledger.open_session(session(1))).unwrap();
+    block(ledger.open_session(session(1), SessionCaps::NONE)).unwrap();
     let buy = |n, moment, session| Commit { fingerprint: fingerprint(0), session, ..commit(n, moment, &[]) };
     granted(&ledger, buy(1, T0, None));
     granted(&ledger, buy(2, at(3_000), Some(session_id(1))));
@@ -294,7 +294,7 @@ fn a_repeat_must_join_what_is_not_finished() {
 fn listings_are_newest_first_and_filtered() {
     let rig = Rig::new();
     let ledger = rig.open();
-    block(ledger.open_session(session(1))).unwrap();
+    block(ledger.open_session(session(1), SessionCaps::NONE)).unwrap();
     for n in 1..=6 {
         let session = (n % 2 == 0).then(|| session_id(1));
         granted(&ledger, Commit { session, ..commit(n, T0, &[hold("b", Window::Lifetime, 100, 1)]) });

@@ -4,7 +4,7 @@ use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use countersign_core::ledger::{Answer, Ledger, LedgerError, Note, Suspension, SuspensionScope};
+use countersign_core::ledger::{Answer, Ledger, LedgerError, Note, SessionCaps, Suspension, SuspensionScope};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
 use countersign_ledger::{AnswerOptions, OpenError, Options, SqliteLedger};
@@ -139,7 +139,7 @@ fn a_full_disk_stops_purchases_and_nothing_else() {
     full(block(ledger.deny(denial(4, T0))).unwrap_err());
     let note = Note { kind: "n", by: String::new(), body: serde_json::Value::Null, at: T0 };
     full(block(ledger.note(note)).unwrap_err());
-    full(block(ledger.open_session(session(1))).unwrap_err());
+    full(block(ledger.open_session(session(1), SessionCaps::NONE)).unwrap_err());
     let stop = Suspension { scope: SuspensionScope::All, by: "a".into(), reason: String::new(), at: T0 };
     block(ledger.suspend(stop)).unwrap();
     step(&ledger, event(1, State::Redeemable, Event::Receipt, T0)).unwrap();

@@ -70,6 +70,9 @@ mod record;
 #[path = "../ledger/reviews.rs"]
 mod reviews;
 #[cfg(test)]
+#[path = "../ledger/sessions.rs"]
+mod sessions;
+#[cfg(test)]
 #[path = "../ledger/uses.rs"]
 mod uses;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{bad, intercept, known, request, token};
 use crate::clock::random;
 use crate::config::{Config, Door, HostPattern};
 use crate::front::Answer;
+use crate::front::tls::connected_as;
 use crate::identity::Caller;
 use crate::problem::{Code, Problem};
 use crate::purchase::{before_payment, full, mandate};
@@ -65,6 +66,7 @@ pub(super) async fn open(gateway: &Arc<Gateway>, request: Request<Incoming>, nex
     let token = token(request.headers())?;
     let (snapshot, caller) = known(gateway, &token).await?;
     let config = &snapshot.config;
+    connected_as(&request, config, &caller.principal.agent)?;
     let authority = request.uri().authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let target = Target::connect(authority).map_err(|e| bad(format!("CONNECT wants host:port: {e}")))?;
     if let Some(host) = request::host(request.headers())? {

@@ -22,6 +22,7 @@ pub(super) use connect::Next;
 pub use tunnel::Tunnels;
 
 use super::agent::who;
+use super::tls::connected_as;
 use super::{Answer, json};
 use crate::config::Door;
 use crate::problem::{Code, Problem};
@@ -57,7 +58,8 @@ fn refused(gateway: &Gateway, problem: &Problem) -> Answer {
 async fn forward(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answer, Problem> {
     let token = token(request.headers())?;
     // Nobody reads what strangers send.
-    known(&gateway, &token).await?;
+    let (snapshot, caller) = known(&gateway, &token).await?;
+    connected_as(&request, &snapshot.config, &caller.principal.agent)?;
     let target = Target::parse(&request.uri().to_string()).map_err(|e| bad(e.to_string()))?;
     request::same_host(request.headers(), &target)?;
     exchange(gateway, &token, target, request).await
