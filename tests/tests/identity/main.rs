@@ -2,7 +2,6 @@
 //! open. Against the real binary, a chain and sellers in this process.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test: whatever is not as expected must fail it loudly"
 )]

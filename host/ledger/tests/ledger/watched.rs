@@ -1,6 +1,6 @@
 //! What others watch: alerts until somebody was told, and what is open, counted.
 
-use countersign_core::ledger::{Attempt, Figures, KeptAlert, Ledger, LedgerError, Told};
+use countersign_core::ledger::{Attempt, Figures, KeptAlert, Ledger, LedgerError, SessionCaps, Told};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::{Hold, Window};
 use countersign_ledger::SqliteLedger;
@@ -72,7 +72,7 @@ fn figures_count_what_is_open_and_nothing_else() {
     granted(&ledger, commit(2, T0, &[]));
     reviewed(&ledger, in_review(3, T0, &[]));
     block(ledger.deny(denial(4, T0))).unwrap();
-    block(ledger.open_session(session(5))).unwrap();
+    block(ledger.open_session(session(5), SessionCaps::NONE)).unwrap();
     let now = figures(0);
     assert_eq!(open(&now, State::Signed), (2, 2 * one));
     assert_eq!(open(&now, State::Review), (1, one));

@@ -1,6 +1,6 @@
 //! One history in two kinds of ledger leaves the same rows.
 
-use countersign_core::ledger::{Ledger, LedgerError, Suspension, SuspensionScope};
+use countersign_core::ledger::{Ledger, LedgerError, SessionCaps, Suspension, SuspensionScope};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::{Hold, Window};
 use countersign_ledger::SqliteLedger;
@@ -53,7 +53,10 @@ fn apply(ledger: &SqliteLedger, seed: u64, op: u64) -> String {
             said(block(ledger.expire_approvals(moment)))
                 + &said(block(ledger.answered(payment_id(some), None, true, moment)))
         }
-        14 => said(block(ledger.open_session(session(n)))) + &said(block(ledger.remember(vec![vec![7; 9], vec![]]))),
+        14 => {
+            said(block(ledger.open_session(session(n), SessionCaps::NONE)))
+                + &said(block(ledger.remember(vec![vec![7; 9], vec![]])))
+        }
         _ => {
             let scope = SuspensionScope::Vendor("v\0\u{1}".into());
             let stop = Suspension { scope: scope.clone(), by: "a".into(), reason: "\u{1}0\0".into(), at: moment };
