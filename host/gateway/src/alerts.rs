@@ -74,7 +74,11 @@ impl Courier {
             if told != Told::Delivered {
                 tracing::warn!(alert = alert.id, outcome, "an alert was not taken");
             }
-            gateway.ledger.alert_tried(Attempt { alert: alert.id, told, outcome, at }).await?;
+            match gateway.ledger.alert_tried(Attempt { alert: alert.id, told, outcome, at }).await {
+                // Another gateway's word was first; its receiver knows the message by its id.
+                Err(LedgerError::Conflict(_)) => {}
+                noted => noted?,
+            }
         }
         Ok(())
     }

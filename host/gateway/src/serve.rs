@@ -165,7 +165,12 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let judging = snapshot.config.engine.instances as usize;
     let tls = tls();
     let receivers = Receivers::of(&snapshot.config, &tls, &clock, hex::encode(store_id))?;
-    let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock), receivers.places()));
+    // Whom no purchase may reach: those who are told things, and the ledger's own server.
+    let mut others = receivers.places();
+    if let config::Store::Postgres { database, .. } = &snapshot.config.ledger.store {
+        others.extend(database.address().map(|(host, port)| (host.to_owned(), port)));
+    }
+    let chains = Arc::new(Chains::new(tls.clone(), Arc::clone(&clock), others));
     chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
     let roots = snapshot.config.egress.roots.as_deref();
     let sellers = roots.map(tls_believing).transpose().map_err(|e| fail("egress.roots")(&e))?.unwrap_or(tls);

@@ -14,6 +14,10 @@ use crate::clock::{SystemClock, random};
 use crate::config::{Config, Store};
 use crate::egress::{tls, tls_believing};
 
+/// How far ahead of the database server's clock a gateway's may be, in milliseconds: as far as the ledger lets a clock go
+/// back.
+const AHEAD_MS: u64 = 300_000;
+
 /// Why the ledger could not be opened.
 #[derive(Debug)]
 pub struct StoreError(String);
@@ -81,7 +85,7 @@ fn trusting(database: &Database, roots: Option<&Path>) -> Result<Database, Store
     let mut config = rustls::ClientConfig::clone(connector.config());
     // PostgreSQL's own word, where a server asks for one; never that of HTTP.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
-    Ok(database.clone().believing(Arc::new(config)))
+    Ok(database.clone().believing(Arc::new(config)).in_step(AHEAD_MS))
 }
 
 /// Makes the folder of the copy, if it is not there, for this user alone.

@@ -230,8 +230,24 @@ fn admit(conn: &Connection, c: &Commit) -> Outcome<()> {
     }
     match live(conn, &c.key)? {
         Some(live) if c.resume.is_none_or(|r| r.payment != live) => Ok(Err(Refusal::Live(live))),
-        _ => Ok(Ok(())),
+        _ => match handed_out(conn, c)? {
+            Some(open) => Ok(Err(Refusal::Live(open))),
+            None => Ok(Ok(())),
+        },
     }
+}
+
+/// For a payment that is handed out to its agent: the open one of the very same request. Nothing that comes back would
+/// tell a second purchase from a repeat, at whichever gateway it is asked for.
+fn handed_out(conn: &Connection, c: &Commit) -> Answer<Option<PaymentId>> {
+    let facts = c.decisions.last().map(|d| d.request.facts.as_slice()).unwrap_or_default();
+    if !facts.iter().any(|fact| fact.name == "door" && fact.value == "sign") {
+        return Ok(None);
+    }
+    let sql = "SELECT id FROM payment WHERE workspace=?1 AND agent=?2 AND fingerprint=?3 AND id<>?4
+               AND (state=2 OR (delivered=0 AND state IN (4,5,6,7,10,11))) AND state IN (4,5,6,11) LIMIT 1";
+    let params = (&c.key.workspace, &c.key.agent, c.fingerprint.0, c.payment.as_bytes());
+    one(conn, sql, params, |r| r.get(0).map(PaymentId::from_bytes))
 }
 
 /// The attempt of a purchase that is neither denied nor released.

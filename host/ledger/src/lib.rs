@@ -209,7 +209,8 @@ impl SqliteLedger {
         let readers = Readers::start(&path, options.readers)?;
         let answers = SharedAnswers::start(database.clone(), options.answers)?;
         let epoch = link.epoch();
-        let sharing = Sharing { link, birth: options.birth, latest: Arc::clone(&latest) };
+        let found = latest.load(Ordering::Relaxed);
+        let sharing = Sharing { link, birth: options.birth, latest: Arc::clone(&latest), found };
         let writer = Writer::start(conn, checkpointer, path, options.headroom, Some(sharing))?;
         let queue = writer.queue().map_err(|e| OpenError::Shared(e.to_string()))?.clone();
         Ok(Self {
@@ -362,7 +363,10 @@ impl Ledger for SqliteLedger {
 
     fn reopen(&self, payment: PaymentId, generation: u64, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>> {
         self.told_of(at);
-        self.write(Class::Relief, move |conn| life::reopen(conn, payment, generation, at))
+        let epoch = Arc::clone(&self.epoch);
+        self.write(Class::Relief, move |conn| {
+            life::reopen(conn, epoch.load(Ordering::Relaxed), payment, generation, at)
+        })
     }
 
     fn refund(&self, refund: Refund) -> Fut<'_, Result<State, LedgerError>> {

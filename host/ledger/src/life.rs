@@ -277,7 +277,15 @@ pub(crate) fn suspended(conn: &Connection, facts: &PaymentFacts) -> Answer<Optio
 }
 
 /// Reads the stored payload of an open payment and records that it is being presented again.
-pub(crate) fn reopen(conn: &Connection, payment: PaymentId, generation: u64, at: Timestamp) -> Answer<Done<Reopened>> {
+///
+/// From here on this writer, of `epoch`, may have signed it: whoever wrote the payload can no longer say that nobody did.
+pub(crate) fn reopen(
+    conn: &Connection,
+    epoch: u64,
+    payment: PaymentId,
+    generation: u64,
+    at: Timestamp,
+) -> Answer<Done<Reopened>> {
     let sql = "SELECT state,facts,payload,signature,valid_before,delivered FROM payment WHERE id=?1";
     let row = one(conn, sql, [payment.as_bytes()], |r| {
         Ok((
@@ -313,6 +321,9 @@ pub(crate) fn reopen(conn: &Connection, payment: PaymentId, generation: u64, at:
     }
     let authorization = serde_json::from_str(&payload)?;
     let signature = signature.map(signature_of).transpose()?;
+    if state == State::Signed {
+        run(conn, "UPDATE payment SET epoch=?2 WHERE id=?1 AND epoch<>?2", (payment.as_bytes(), epoch))?;
+    }
     append(conn, at, "represented", json!({ "payment": payment, "state": number, "signed": signature.is_some() }))?;
     Ok(Done::Keep(Reopened::Open { authorization, signature }))
 }

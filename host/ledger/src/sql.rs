@@ -71,6 +71,12 @@ impl Fault {
         )
     }
 
+    /// Whether it is only that somebody else has the file locked at this moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Sql(e) = self else { return false };
+        matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
     /// What the caller sees.
     pub(crate) fn told(self) -> LedgerError {
         match self {

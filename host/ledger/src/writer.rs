@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -148,6 +148,8 @@ fn now() -> Instant {
 pub(crate) struct Queue {
     jobs: SyncSender<Box<dyn Job>>,
     work: Arc<Work>,
+    /// The writer writes nothing more.
+    given_up: Arc<AtomicBool>,
 }
 
 /// The writer's side of the ledger.
@@ -163,12 +165,15 @@ pub(crate) struct Sharing {
     pub(crate) birth: Birth,
     /// The latest moment the ledger was told of.
     pub(crate) latest: Arc<AtomicU64>,
+    /// What it was at the start: written by whomever, so our clock is not to blame for it.
+    pub(crate) found: u64,
 }
 
 impl Sharing {
     fn enter(&mut self, conn: &Connection) -> Result<(), Trouble> {
         let now = self.now();
-        turn::enter(conn, &mut self.link, self.birth, now)
+        let ours = if now.as_millis() > self.found { now } else { Timestamp::default() };
+        turn::enter(conn, &mut self.link, self.birth, (now, ours))
     }
 
     fn now(&self) -> Timestamp {
@@ -193,13 +198,15 @@ impl Writer {
             seen.store(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let work = Arc::<Work>::default();
-        let state = Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None, work: Arc::clone(&work) };
+        let (work, given_up) = (Arc::<Work>::default(), Arc::<AtomicBool>::default());
+        let (done, ended) = (Arc::clone(&work), Arc::clone(&given_up));
+        let state =
+            Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None, given_up: ended, work: done };
         let threads = vec![
             spawn("ledger-writer", move || state.serve())?,
             spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
         ];
-        let queue = Queue { jobs: queue, work: Arc::clone(&work) };
+        let queue = Queue { jobs: queue, work: Arc::clone(&work), given_up };
         Ok(Self { work, queue: Some(queue), threads })
     }
 
@@ -219,6 +226,11 @@ fn ended() -> LedgerError {
 }
 
 impl Queue {
+    /// Whether the writer writes nothing more, or is gone.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     /// Queues a job; its answer comes when it is durable.
     pub(crate) fn submit<T, F>(
         &self,
@@ -267,6 +279,7 @@ struct Serving {
     wake: SyncSender<()>,
     sharing: Option<Sharing>,
     broken: Option<LedgerError>,
+    given_up: Arc<AtomicBool>,
     work: Arc<Work>,
 }
 
@@ -379,6 +392,7 @@ impl Serving {
         tracing::error!(why, "the ledger gives up writing; restart the gateway");
         let told = LedgerError::Unavailable(format!("{why}; nothing more is written until the gateway is restarted"));
         self.broken = Some(told.clone());
+        self.given_up.store(true, Ordering::Relaxed);
         if !self.conn.is_autocommit() {
             drop(self.conn.execute_batch("ROLLBACK"));
         }
@@ -454,7 +468,6 @@ pub(crate) fn told<T>(answer: Answer<T>) -> Result<T, LedgerError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::channel;
 
     use super::*;

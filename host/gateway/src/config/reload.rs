@@ -90,6 +90,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token or a
+    /// certificate that the two do not agree on is nobody's.
+    #[must_use]
+    pub fn restrict_to_both(&self, file: &Self) -> Self {
+        let mut config = self.restrict(file);
+        for (name, agent) in &mut config.agents {
+            let (Some(ours), Some(theirs)) = (self.agents.get(name), file.agents.get(name)) else { continue };
+            if ours.token_sha256 != theirs.token_sha256 || ours.certificate_sha256 != theirs.certificate_sha256 {
+                (agent.token_sha256, agent.subject) = (None, None);
+            }
+        }
+        config.operators.retain(|name, _| {
+            let token = |config: &Self| config.operators.get(name).map(|operator| operator.token_sha256.clone());
+            token(self) == token(file)
+        });
+        config
+    }
+}
+
 fn wallet_changes(old: &WalletConfig, new: &WalletConfig) -> Vec<&'static str> {
     let kind: &[(&str, bool)] = match (&old.kind, &new.kind) {
         (
@@ -107,4 +127,35 @@ fn wallet_changes(old: &WalletConfig, new: &WalletConfig) -> Vec<&'static str> {
 fn both<T>(ours: &BTreeMap<String, T>, theirs: &BTreeMap<String, T>, and: impl Fn(&T, &T) -> T) -> BTreeMap<String, T> {
     let common = ours.iter().filter_map(|(name, one)| Some((name.clone(), and(one, theirs.get(name)?))));
     common.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Environment;
+
+    fn config(agent: char, operator: char) -> Config {
+        let token = |c: char| c.to_string().repeat(64);
+        let text = format!(
+            "[agent.scout]\ntoken-sha256 = \"{}\"\nworkspace = \"lab\"\n[operator.alice]\ntoken-sha256 = \"{}\"\n\
+             roles = [\"viewer\"]\n",
+            token(agent),
+            token(operator)
+        );
+        Config::parse(&text, Path::new("/srv"), &Environment::default()).unwrap()
+    }
+
+    #[test]
+    fn a_token_that_an_older_file_still_has_is_nobodys() {
+        let (new, old) = (config('a', 'b'), config('c', 'd'));
+        let both = new.restrict_to_both(&old);
+        assert_eq!(both.agents["scout"].token_sha256, None);
+        assert!(both.operators.is_empty());
+        let same = new.restrict_to_both(&new);
+        assert_eq!((same.agents, same.operators), (new.agents.clone(), new.operators.clone()));
+        // An edit of one's own replaces a token at once.
+        assert_eq!(old.restrict(&new).agents["scout"].token_sha256, new.agents["scout"].token_sha256);
+    }
 }

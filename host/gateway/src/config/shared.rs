@@ -102,8 +102,10 @@ mod tests {
         path = "copy"
         [vendor.z]
         hosts = ["z.example"]
+        facts = { category = "weather" }
         [vendor.a]
         hosts = ["*.example"]
+        facts = { category = "else" }
     "#;
 
     fn config(text: &str) -> Config {

@@ -80,6 +80,14 @@ impl Purchase {
         self.trace.pays(id);
         self.trace.offered(&payment.facts);
         self.trace.say(&attributes::AGAIN, true);
+        if self.call.elsewhere.is_some() {
+            // No seller slows a repeat here, and each one is recorded.
+            let (now, most) = (self.gateway.clock.now()?, self.snapshot.config.limits.purchases_per_agent_per_minute);
+            if !self.gateway.rate.admit(&self.principal().agent, most, now) {
+                let detail = "this agent asked for payments too often in the last minute";
+                return Err(Problem::new(Code::RateLimited, detail));
+            }
+        }
         let flight = self.gateway.flights.begin(id);
         if let Some(scope) = self.gateway.stopped(&payment.facts).await {
             return Err(suspended(&scope.to_string(), id, state));
@@ -338,7 +346,14 @@ pub(super) async fn note(
         }
     };
     let transition = Transition { payment, from, event, why, evidence, at };
-    match gateway.ledger.transition(transition).await {
+    let again = (from == State::Signed && event != Event::SignerRefused)
+        .then(|| Transition { from: State::Redeemable, ..transition.clone() });
+    let mut noted = gateway.ledger.transition(transition).await;
+    if let (Err(LedgerError::Conflict(_)), Some(again)) = (&noted, again) {
+        // This process was taken for ended meanwhile, and what it had signed for being out there.
+        noted = gateway.ledger.transition(again).await;
+    }
+    match noted {
         Ok(_) => {}
         Err(LedgerError::Conflict(why)) => tracing::debug!(%payment, why, "somebody else was first"),
         Err(error) => tracing::error!(%payment, %error, "an outcome could not be recorded; the hold stays"),

@@ -55,7 +55,7 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "resource, an object with url")]
 struct Resource {
     url: String,
     #[serde(default)]
@@ -133,6 +133,12 @@ impl Purchase {
         let (authorization, gateway) = (sealed.authorization(), Arc::clone(&self.gateway));
         if state == State::Signed {
             note(&gateway, id, state, Event::Ambiguous, "handed out to the agent".to_owned(), None).await;
+        }
+        // Only what is open is given away: its hold covers whatever the agent does with it.
+        let now = gateway.ledger.payment(id).await?;
+        if !now.is_some_and(|payment| payment.state.is_open()) {
+            let detail = "the payment is not open any more; repeat the call";
+            return Err(Problem::new(Code::Overloaded, detail).with("payment", id.to_string()));
         }
         gateway.chains.watch(&gateway, id);
         let header = self.snapshot.rail.present(authorization, sealed.signature()).map_err(|e| {

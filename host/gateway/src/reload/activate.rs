@@ -24,7 +24,7 @@ impl Reloader {
     /// Stages a candidate and, if nothing is wrong with it, writes it down and lets it serve; answers
     /// the number it serves under. Only for the holder of the turn.
     pub(super) async fn take(&self, candidate: Candidate) -> Result<u64, Refused> {
-        candidate.check(candidate.config.as_ref().unwrap_or(&self.started))?;
+        candidate.check(candidate.config.as_ref().unwrap_or(&self.running))?;
         let (record, serving) = {
             let state = self.state();
             (state.record.clone(), state.serving.clone())
@@ -56,7 +56,7 @@ impl Reloader {
             return Ok(live);
         }
         let specs: Vec<PolicySpec> = candidate.parts.iter().map(|p| p.spec.clone()).collect();
-        let (engine, running) = (Arc::clone(&self.engine), Arc::clone(&self.running));
+        let (engine, running) = (Arc::clone(&self.engine), Arc::clone(&self.stagings));
         let staging = async move {
             let one = running.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
@@ -85,7 +85,7 @@ impl Reloader {
     }
 
     /// Keeps the bytes a generation needs, before it serves.
-    async fn remember(&self, candidate: &Candidate, serving: &Restored) -> Result<(), LedgerError> {
+    pub(super) async fn remember(&self, candidate: &Candidate, serving: &Restored) -> Result<(), LedgerError> {
         let known = |p: &&Part| !serving.parts.iter().any(|s| s.serves_as(p));
         let mut blobs: Vec<_> = candidate.parts.iter().filter(known).flat_map(Part::blobs).collect();
         blobs.extend(candidate.common());
@@ -101,7 +101,7 @@ impl Reloader {
         may_still(&candidate.by, &live.config)?;
         let base = self.state().base.as_ref().map(|base| candidate.configured(base));
         let config = match &base {
-            Some(base) => base.restrict(&self.state().said.config),
+            Some(base) => base.restrict_to_both(&self.state().said.config),
             None => candidate.configured(&live.config),
         };
         candidate.check(&config)?;
@@ -113,7 +113,12 @@ impl Reloader {
             record.restores = record.restores.or(last.restores);
         }
         let untold = self.state().untold;
-        let tightened = untold || !same_restrictions(&live.config, &live.config.restrict(&config));
+        // With a shared ledger: beside what its last word was. What this file took away holds here already, and not yet
+        // at the other gateways.
+        let before = self.state().base.clone();
+        let takes_away = |from: &Config, to: &Config| !same_restrictions(from, &from.restrict(to));
+        let elsewhere = before.zip(base.as_ref()).is_some_and(|(before, base)| takes_away(&before, base));
+        let tightened = untold || elsewhere || takes_away(&live.config, &config);
         self.write_down(&mut record, tightened).await.map_err(unrecorded)?;
         let number = record.number;
         let rail = self.rail_of(&config);
@@ -230,7 +235,7 @@ impl Reloader {
 
     /// Writes a generation down under the next number. If the ledger has that one already, from a change
     /// whose end nobody saw, it is the next but one.
-    async fn write_down(&self, record: &mut Generation, tightened: bool) -> Result<(), LedgerError> {
+    pub(super) async fn write_down(&self, record: &mut Generation, tightened: bool) -> Result<(), LedgerError> {
         let ledger = &self.gateway.ledger;
         let why = match ledger.activate(record.clone(), tightened).await {
             // Another gateway's, which this one must serve first.
@@ -278,7 +283,7 @@ fn superseded() -> Refused {
     refused("superseded", "", "a newer edit was seen meanwhile")
 }
 
-fn unrecorded(error: LedgerError) -> Refused {
+pub(super) fn unrecorded(error: LedgerError) -> Refused {
     if let LedgerError::Conflict(why) = error {
         return refused("superseded", "", why);
     }

@@ -5,7 +5,7 @@ use countersign_core::generation::{Generation, Origin};
 use countersign_core::ledger::{Ledger, LedgerError, Note};
 use serde_json::json;
 
-use super::activate::same_restrictions;
+use super::activate::{same_restrictions, unrecorded};
 use super::candidate::{Candidate, Restored};
 use super::files::{Files, Sight, look};
 use super::{Refused, Reloader, refused};
@@ -61,16 +61,18 @@ impl Reloader {
         let Some(newest) = ledger.generations(None, 1).await.map_err(unread)?.into_iter().next() else {
             return Ok(None);
         };
-        let (ours, serving, own) = {
+        let (ours, serving) = {
             let state = self.state();
-            (state.record.number, state.serving.clone(), state.said.config.clone())
+            (state.record.number, state.serving.clone())
         };
         if newest.number <= ours {
             return Ok(None);
         }
-        let base = base(&**ledger, &own, &self.environment, &newest).await;
+        let base = base(&**ledger, &self.running, &self.environment, &newest).await;
         let base = base.map_err(|why| refused("config", "", why))?;
-        let fixed = self.started.needs_restart(&base);
+        // What was taken away elsewhere holds here too, whatever becomes of the rest.
+        self.take_away(&base).await;
+        let fixed = self.running.needs_restart(&base);
         if !fixed.is_empty() {
             let message = format!("{} changed at another gateway; restart this one", fixed.join(", "));
             return Err(refused("needs-restart", "", message));
@@ -81,7 +83,7 @@ impl Reloader {
         let policies = self.stage(&candidate, &serving, newest.number).await?;
         let _swap = self.swap.lock().await;
         let base = candidate.configured(&base);
-        let config = base.restrict(&self.state().said.config);
+        let config = base.restrict_to_both(&self.state().said.config);
         let number = newest.number;
         let rail = self.rail_of(&config);
         let next = Snapshot { generation: number, config, policies, rail };
@@ -96,12 +98,24 @@ impl Reloader {
         Ok(Some(number))
     }
 
+    /// What another gateway's generation removes or tightens.
+    async fn take_away(&self, base: &Config) {
+        let _swap = self.swap.lock().await;
+        let live = self.gateway.live.load_full();
+        let config = live.config.restrict(base);
+        if same_restrictions(&live.config, &config) {
+            return;
+        }
+        let (rail, policies) = (self.rail_of(&config), std::sync::Arc::clone(&live.policies));
+        self.serve(Snapshot { generation: live.generation, config, policies, rail }, |_| ()).await;
+    }
+
     /// What this gateway's file takes away holds here at once; what it adds, nowhere.
     pub(super) async fn restrict_here(&self, file: &Config) {
         let _swap = self.swap.lock().await;
         let live = self.gateway.live.load_full();
         let Some(base) = self.state().base.clone() else { return };
-        let config = base.restrict(file);
+        let config = base.restrict_to_both(file);
         if same_restrictions(&live.config, &config) {
             return;
         }
@@ -122,7 +136,7 @@ impl Reloader {
         let own_changed = !files.config.has_own_of(&self.started);
         self.restrict_here(&files.config).await;
         if own_changed {
-            let message = "[gateway], [ledger] or [engine] cannot change while running; restart the gateway";
+            let message = "what is this gateway's own ([gateway], [ledger], [engine], [telemetry]) cannot change while running; restart it";
             self.refuse(refused("needs-restart", "", message)).await;
         } else {
             self.state().last_error = None;
@@ -154,9 +168,8 @@ impl Reloader {
                 return Err(refused("read", "", "the files are being written at this moment; try again"));
             }
         };
-        let fixed = self.started.needs_restart(&files.config);
-        if !fixed.is_empty() {
-            let message = format!("{} cannot change while running; restart the gateway", fixed.join(", "));
+        if !files.config.has_own_of(&self.started) {
+            let message = "what is this gateway's own cannot change while running; restart the gateway first";
             return Err(refused("needs-restart", "", message));
         }
         let serving = self.state().serving.clone();
@@ -164,7 +177,32 @@ impl Reloader {
         let nothing = Restored { number: serving.number, parts: vec![], mandates: vec![], mandates_stand_for: None };
         let candidate = Candidate { by: by.to_owned(), seen: None, ..Candidate::of_files(&files, &nothing)? };
         self.state().said = super::files::Said::by(&files);
-        self.take(candidate).await
+        // Compared with what runs, not with what this file said at the start: no key signs on in another one's name.
+        let fixed = self.running.needs_restart(&files.config);
+        if fixed.is_empty() { self.take(candidate).await } else { self.write_only(candidate, &fixed).await }
+    }
+
+    /// Writes down a generation that serves after a restart of every gateway. Until then nothing is bought by the one
+    /// before.
+    async fn write_only(&self, candidate: Candidate, fixed: &[String]) -> Result<u64, Refused> {
+        let (last, serving) = {
+            let state = self.state();
+            (state.record.clone(), state.serving.clone())
+        };
+        let Some(config) = candidate.config.clone() else { return Err(refused("config", "", "there is none")) };
+        candidate.check(&config)?;
+        let number = last.number.saturating_add(1);
+        self.stage(&candidate, &serving, number).await?;
+        self.remember(&candidate, &serving).await.map_err(unrecorded)?;
+        let mut record = candidate.record(number, self.now()?, &config.sha256);
+        self.write_down(&mut record, true).await.map_err(unrecorded)?;
+        self.take_away(&config).await;
+        let message =
+            format!("generation {number} changes {}: restart every gateway; none buys before", fixed.join(", "));
+        tracing::warn!(message);
+        let at = self.now()?;
+        self.state().last_error = Some((at, refused("needs-restart", "", message)));
+        Ok(number)
     }
 }
 

@@ -97,13 +97,15 @@ pub struct Reloader {
     path: PathBuf,
     /// The configuration this process was started with: what cannot change is compared with it.
     started: Config,
+    /// What of it runs until a restart: with a shared ledger, that of the generation it was started with.
+    running: Config,
     state: Mutex<State>,
     /// Changes whenever other files were seen.
     newer: watch::Sender<()>,
     turn: tokio::sync::Mutex<()>,
     swap: tokio::sync::Mutex<()>,
-    /// Stagings that run, abandoned ones among them.
-    running: Arc<Semaphore>,
+    /// Stagings that go on, abandoned ones among them.
+    stagings: Arc<Semaphore>,
 }
 
 /// An edit that was seen, to be activated.
@@ -113,7 +115,7 @@ impl Reloader {
     /// A reloader over a running gateway.
     #[must_use]
     pub fn new(engine: Arc<Engine>, gateway: Arc<Gateway>, environment: Environment, first: start::Parts) -> Self {
-        let start::Parts { started, state } = first;
+        let start::Parts { started, running, state } = first;
         let path = started.path.clone();
         gateway.telemetry.metrics.files_serve(state.last_error.is_none());
         Self {
@@ -122,11 +124,12 @@ impl Reloader {
             environment,
             path,
             started,
+            running,
             state: Mutex::new(state),
             newer: watch::Sender::default(),
             turn: tokio::sync::Mutex::default(),
             swap: tokio::sync::Mutex::default(),
-            running: Arc::new(Semaphore::new(RUNNING)),
+            stagings: Arc::new(Semaphore::new(RUNNING)),
         }
     }
 
@@ -145,6 +148,7 @@ impl Reloader {
             }
             Ok(Sight::Partly(config)) => {
                 if self.is_shared() {
+                    self.state().said.config = (*config).clone();
                     self.restrict_here(&config).await;
                     return None;
                 }

@@ -29,6 +29,8 @@ pub struct FirstStart {
 /// What a reloader goes on from.
 pub struct Parts {
     pub(super) started: Config,
+    /// What of the configuration runs until a restart: the ledger's word, if it is shared.
+    pub(super) running: Config,
     pub(super) state: State,
 }
 
@@ -170,8 +172,9 @@ impl Begin<'_> {
                 (set, Some((self.now, wrong)))
             }
         };
+        let running = base.clone();
         let base = candidate.configured(&base);
-        let config = base.restrict(&self.files.config);
+        let config = base.restrict_to_both(&self.files.config);
         let state = State {
             serving: restored,
             base: Some(base),
@@ -184,7 +187,7 @@ impl Begin<'_> {
         };
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
         let snapshot = Snapshot { generation: last.number, config, policies: Arc::new(set), rail };
-        Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), state } })
+        Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), running, state } })
     }
 
     /// The last good generation, if only its modules are at fault. Under a configuration that was edited
@@ -262,7 +265,10 @@ impl Begin<'_> {
         };
         let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
         let snapshot = Snapshot { generation, config, policies: Arc::new(set), rail };
-        Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), state } })
+        Ok(FirstStart {
+            snapshot,
+            parts: Parts { started: self.files.config.clone(), running: self.files.config.clone(), state },
+        })
     }
 }
 

@@ -124,7 +124,7 @@ async fn serve(database: &Database, keep: AnswerOptions, client: &mut Option<Cli
 
 async fn connected<'a>(database: &Database, client: &'a mut Option<Client>) -> Result<&'a Client, Trouble> {
     if client.as_ref().is_none_or(Client::is_closed) {
-        *client = Some(database.connect(|_| ()).await?);
+        *client = Some(database.connect(|_| ()).await?.0);
     }
     client.as_ref().ok_or_else(|| Trouble::Away("no connection".to_owned()))
 }

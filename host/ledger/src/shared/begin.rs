@@ -52,7 +52,7 @@ pub(crate) fn open(
 ) -> Result<Copy, OpenError> {
     let (conn, mut link, changed) = follow(path, database, (Some(birth), name))?;
     copy::watch(&conn, &link.tables())?;
-    turn::enter(&conn, &mut link, birth, now)?;
+    turn::enter(&conn, &mut link, birth, (now, now))?;
     let identity = turn::begin(&conn, &mut link, birth, now)?;
     Ok(Copy { conn, link, identity, changed })
 }

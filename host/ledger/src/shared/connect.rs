@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
@@ -22,12 +23,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long any one exchange may take. Longer than [`SETTINGS`] lets the server try.
 pub(crate) const EXCHANGE: Duration = Duration::from_secs(12);
 
-/// What every session begins with. A frozen gateway gives the ledger's lock back after ten seconds; nobody waits for
-/// it, or works on one statement, much longer.
-const SETTINGS: &str =
-    "SET idle_in_transaction_session_timeout='10s'; SET lock_timeout='15s'; SET statement_timeout='20s';
-    SET synchronous_commit=on; SET default_transaction_isolation='read committed'; SET TimeZone='UTC';
-    SET client_min_messages='warning'; SET search_path=''";
+/// What every session begins with. A frozen gateway gives the ledger's lock back after six seconds; nobody waits for
+/// it, or works on one statement, as long as an exchange may take.
+const SETTINGS: &str = "SET idle_in_transaction_session_timeout='6s'; SET lock_timeout='8s';
+    SET statement_timeout='10s'; SET synchronous_commit=on; SET default_transaction_isolation='read committed';
+    SET TimeZone='UTC'; SET client_min_messages='warning'; SET search_path=''";
 
 /// Where the database is, and how its server is believed.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct Database {
     place: String,
     tls: bool,
     roots: Option<Arc<ClientConfig>>,
+    /// How far ahead of the server's clock ours may be, in milliseconds.
+    pub(crate) ahead: Option<u64>,
 }
 
 impl PartialEq for Database {
@@ -63,6 +65,9 @@ impl Database {
             url.parse().map_err(|_| "it is not postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned())?;
         let [host] = config.get_hosts() else { return Err("it must name one host".to_owned()) };
         let Host::Tcp(host) = host else { return Err("it must name a host, not a socket".to_owned()) };
+        if !config.get_hostaddrs().is_empty() || config.get_ports().len() > 1 {
+            return Err("it must name one host and one port, and nothing else to connect to".to_owned());
+        }
         let host = host.clone();
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let database = config.get_dbname().ok_or("it must name a database after the host")?.to_owned();
@@ -82,13 +87,27 @@ impl Database {
             .keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(20));
         let place = format!("{host}:{port}/{database}");
-        Ok(Self { config, place, roots: None, tls })
+        Ok(Self { config, place, roots: None, tls, ahead: None })
     }
 
     /// The same, whose server is believed by `roots`. Without them none is reached over TLS.
     #[must_use]
     pub fn believing(self, roots: Arc<ClientConfig>) -> Self {
         Self { roots: Some(roots), ..self }
+    }
+
+    /// The same, for a gateway whose clock may be this many milliseconds ahead of the server's: one that is further ahead
+    /// would make all others wait until their clocks have caught up, and spend tomorrow's budgets.
+    #[must_use]
+    pub fn in_step(self, ahead: u64) -> Self {
+        Self { ahead: Some(ahead), ..self }
+    }
+
+    /// The server's host and port: where nobody may be led to.
+    #[must_use]
+    pub fn address(&self) -> Option<(&str, u16)> {
+        let [Host::Tcp(host)] = self.config.get_hosts() else { return None };
+        Some((host, self.config.get_ports().first().copied().unwrap_or(5432)))
     }
 
     /// Whether the URL had a password, or one was given.
@@ -104,28 +123,29 @@ impl Database {
     }
 
     /// Connects within bounds. What the server says unasked goes to `heard`.
-    pub(crate) async fn connect(&self, heard: impl FnMut(AsyncMessage) + Send + 'static) -> Result<Client, Trouble> {
+    pub(crate) async fn connect(
+        &self,
+        heard: impl FnMut(AsyncMessage) + Send + 'static,
+    ) -> Result<(Client, AbortHandle), Trouble> {
         let connecting = async {
-            let client = match &self.roots {
+            let (client, driven) = match &self.roots {
                 Some(roots) if self.tls => {
                     let (client, connection) = self.config.connect(Rustls(Arc::clone(roots))).await?;
-                    drive(connection, heard);
-                    client
+                    (client, drive(connection, heard))
                 }
                 // Where TLS is asked for, this refuses: the configuration requires it and this cannot.
                 _ => {
                     let (client, connection) = self.config.connect(NoTls).await?;
-                    drive(connection, heard);
-                    client
+                    (client, drive(connection, heard))
                 }
             };
             client.batch_execute(SETTINGS).await?;
             let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?;
-            Ok::<_, tokio_postgres::Error>((client, row.try_get::<_, bool>(0)?))
+            Ok::<_, tokio_postgres::Error>((client, driven, row.try_get::<_, bool>(0)?))
         };
         match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(Ok((client, false))) => Ok(client),
-            Ok(Ok((_, true))) => {
+            Ok(Ok((client, driven, false))) => Ok((client, driven)),
+            Ok(Ok((_, _, true))) => {
                 Err(Trouble::Away(format!("{} is a standby: name the server that may be written to", self.place)))
             }
             Ok(Err(e)) => Err(Trouble::Away(format!("{}: {}", self.place, words(&e)))),
@@ -134,8 +154,11 @@ impl Database {
     }
 }
 
-/// Lets a connection work. It ends with its client.
-fn drive<T>(mut connection: tokio_postgres::Connection<Socket, T>, mut heard: impl FnMut(AsyncMessage) + Send + 'static)
+/// Lets a connection work. It ends with its client, or at once when it is aborted.
+fn drive<T>(
+    mut connection: tokio_postgres::Connection<Socket, T>,
+    mut heard: impl FnMut(AsyncMessage) + Send + 'static,
+) -> AbortHandle
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -144,7 +167,7 @@ where
             heard(message);
         }
     };
-    drop(tokio::spawn(worked));
+    tokio::spawn(worked).abort_handle()
 }
 
 /// Why something was not done in the shared database.
@@ -170,6 +193,9 @@ impl fmt::Display for Trouble {
 
 impl From<crate::sql::Fault> for Trouble {
     fn from(fault: crate::sql::Fault) -> Self {
+        if fault.is_passing() {
+            return Self::Away(format!("somebody else writes to the local copy: {}", fault.told()));
+        }
         Self::Broken(fault.told().to_string())
     }
 }

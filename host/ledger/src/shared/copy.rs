@@ -179,9 +179,15 @@ pub(crate) fn put(conn: &Connection, table: &Table, rows: &[Vec<Value>]) -> Answ
     );
     let mut statement = conn.prepare_cached(&sql)?;
     for row in rows {
-        statement.execute(params_from_iter(row.iter().map(Bound))).map_err(|e| {
-            Fault::Broken(format!("the local copy does not take what was written to {}: {e}", table.name))
-        })?;
+        if let Err(e) = statement.execute(params_from_iter(row.iter().map(Bound))) {
+            let fault = Fault::Sql(e);
+            return Err(if fault.is_passing() {
+                fault
+            } else {
+                let why = fault.told();
+                Fault::Broken(format!("the local copy does not take what was written to {}: {why}", table.name))
+            });
+        }
     }
     Ok(())
 }

@@ -33,7 +33,9 @@ const DEAD: &str = "SELECT EXISTS(SELECT FROM countersign.writer
 /// A copy that was away for longer is made anew when it comes back.
 const DROP: &str = "UPDATE countersign.change SET body=NULL WHERE seq IN (
     SELECT seq FROM countersign.change WHERE body IS NOT NULL AND at<pg_catalog.clock_timestamp()-interval '1 day'
-    ORDER BY at LIMIT 10000)";
+    ORDER BY at LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+/// How many [`DROP`] drops at once.
+const DROPPED: u64 = 10_000;
 
 /// The thread's handle. It ends with it.
 pub(crate) struct Follower {
@@ -78,7 +80,7 @@ async fn follow(database: &Database, queue: &Queue, epoch: &AtomicU64) {
             }
         });
         let ended = match connected.await {
-            Ok(client) => listen(&client, &mut heard, queue, epoch).await,
+            Ok((client, _)) => listen(&client, &mut heard, queue, epoch).await,
             Err(trouble) => Err(trouble),
         };
         if let Err(trouble) = ended {
@@ -101,27 +103,40 @@ async fn listen(
     let [seen, dead, old] = [SEEN, DEAD, DROP].map(|sql| client.prepare(sql));
     let (seen, dead, old) = bounded(async { tokio::join!(seen, dead, old) }).await?;
     let (seen, dead, old) = (seen.map_err(away)?, dead.map_err(away)?, old.map_err(away)?);
-    let (mut beat, mut pruned): (Option<Instant>, Option<Instant>) = (None, None);
-    let due = |last: Option<Instant>, every: Duration| last.is_none_or(|last| last.elapsed() >= every);
-    loop {
-        if due(beat, BEAT) {
-            beat = Some(Instant::now());
-            let ours = i64::try_from(epoch.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-            bounded(client.execute(&seen, &[&ours])).await?.map_err(away)?;
-            let row = bounded(client.query_one(&dead, &[&ours])).await?.map_err(away)?;
-            if row.try_get::<_, bool>(0).map_err(away)? {
-                submit(queue, Class::Reap).await;
+    // Beside each other: a writer that waits for its turn is alive all the same.
+    let beats = async {
+        let (_keep, mut never) = mpsc::channel::<()>(1);
+        let mut pruned: Option<Instant> = None;
+        loop {
+            // One that has given up says no more that it lives: what it left must be followed by others.
+            if !queue.has_given_up() {
+                let ours = i64::try_from(epoch.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+                bounded(client.execute(&seen, &[&ours])).await?.map_err(away)?;
+                let row = bounded(client.query_one(&dead, &[&ours])).await?.map_err(away)?;
+                if row.try_get::<_, bool>(0).map_err(away)? {
+                    // It is done when the writer comes to it, or asked for again.
+                    drop(queue.submit(Class::Reap, |_| Ok(Done::Undo(()))));
+                }
+            }
+            if pruned.is_none_or(|last| last.elapsed() >= PRUNE) {
+                let dropped = bounded(client.execute(&old, &[])).await?.map_err(away)?;
+                pruned = (dropped < DROPPED).then(Instant::now);
+            }
+            let _waited = timeout(BEAT, never.recv()).await;
+        }
+    };
+    let looks = async {
+        loop {
+            submit(queue, Class::Look).await;
+            match timeout(POLL, heard.recv()).await {
+                Ok(Some(())) | Err(_) => {}
+                Ok(None) => return Err(Trouble::Away("the connection has ended".to_owned())),
             }
         }
-        if due(pruned, PRUNE) {
-            pruned = Some(Instant::now());
-            bounded(client.execute(&old, &[])).await?.map_err(away)?;
-        }
-        submit(queue, Class::Look).await;
-        match timeout(POLL, heard.recv()).await {
-            Ok(Some(())) | Err(_) => {}
-            Ok(None) => return Err(Trouble::Away("the connection has ended".to_owned())),
-        }
+    };
+    tokio::select! {
+        ended = beats => ended,
+        ended = looks => ended,
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Link {
     name: [u8; 16],
     epoch: Arc<AtomicU64>,
     alive: Vec<u64>,
+    /// The server's clock when the last turn began, in milliseconds.
+    server: u64,
     /// A commit was never answered: what its callers were told nothing about must be assumed to be out there, as after
     /// a crash, so a new epoch begins.
     renew: bool,
@@ -75,6 +77,7 @@ impl Link {
             name,
             epoch: Arc::new(AtomicU64::new(0)),
             alive: Vec::new(),
+            server: 0,
             renew: false,
             changed,
         }
@@ -112,13 +115,13 @@ impl Link {
         // A copy that lags far behind catches up before it makes the others wait.
         let mut learned = self.exchange(true)?;
         loop {
-            let (head, alive) = (learned.head, learned.alive.clone());
+            let (head, alive, server) = (learned.head, learned.alive.clone(), learned.now);
             if let Err(trouble) = self.take_over(learned) {
                 self.leave();
                 return Err(trouble);
             }
             if self.at.seq >= head.seq {
-                self.alive = alive;
+                (self.alive, self.server) = (alive, server);
                 break;
             }
             self.leave();
@@ -127,6 +130,20 @@ impl Link {
         }
         let ours = self.epoch.load(Ordering::Relaxed);
         Ok(if ours > 0 && (self.renew || !self.alive.contains(&ours)) { Turn::Ended } else { Turn::Ours })
+    }
+
+    /// In a turn: whether `told`, the latest moment anybody named here, may be written. What is too far ahead of the
+    /// server's clock would stop every other gateway until theirs have caught up.
+    pub(crate) fn in_step(&self, told: u64) -> Result<(), Trouble> {
+        let Some(ahead) = self.database.ahead else { return Ok(()) };
+        let by = told.saturating_sub(self.server);
+        if by <= ahead {
+            return Ok(());
+        }
+        Err(Trouble::Away(format!(
+            "this machine's clock is {} s ahead of the database server's: correct it, then restart the gateway",
+            by / 1_000
+        )))
     }
 
     /// Ends a turn without having written.

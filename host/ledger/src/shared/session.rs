@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use rusqlite::types::Value;
+use tokio::task::AbortHandle;
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
@@ -45,6 +46,8 @@ pub(crate) struct Learned {
     pub(crate) changes: Vec<Change>,
     /// Writers that have not ended.
     pub(crate) alive: Vec<u64>,
+    /// The server's clock, in milliseconds.
+    pub(crate) now: u64,
 }
 
 /// One transaction of somebody's.
@@ -69,16 +72,17 @@ pub(crate) struct Session {
     client: Client,
     /// The server's process, which must stay the same: behind a pooler, locks and settings are somebody else's.
     process: i32,
+    driven: AbortHandle,
     statements: HashMap<String, Statement>,
 }
 
 impl Session {
     /// Connects.
     pub(crate) async fn open(database: &Database) -> Result<Self, Trouble> {
-        let client = database.connect(|_| ()).await?;
-        let row = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+        let (client, driven) = database.connect(|_| ()).await?;
+        let row = bounded(client.query_one("SELECT pg_catalog.pg_backend_pid()", &[])).await?;
         let process = row.and_then(|row| row.try_get(0)).map_err(|e| Trouble::Away(words(&e)))?;
-        Ok(Self { client, process, statements: HashMap::new() })
+        Ok(Self { client, process, driven, statements: HashMap::new() })
     }
 
     /// The connection itself, for what is done once.
@@ -91,12 +95,12 @@ impl Session {
     pub(crate) async fn learn(&mut self, after: u64, lock: bool, schema: u64) -> Result<Learned, Trouble> {
         let learned = bounded(self.ask(after, lock)).await?.map_err(|e| Trouble::Away(words(&e)))?;
         let (row, changes, alive) = learned;
-        let read = || -> Result<(Position, i64, i32), Error> {
+        let read = || -> Result<(Position, i64, i32, i64), Error> {
             let hash: Vec<u8> = row.try_get(1)?;
             let position = position(row.try_get(0)?, &hash);
-            Ok((position, row.try_get(2)?, row.try_get(3)?))
+            Ok((position, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?))
         };
-        let (head, found, process) = read().map_err(|e| Trouble::Broken(words(&e)))?;
+        let (head, found, process, now) = read().map_err(|e| Trouble::Broken(words(&e)))?;
         if process != self.process {
             let why = "connections are shared out by a pooler: it must be one of sessions, not of transactions";
             return Err(Trouble::Broken(format!("the ledger's database: {why}")));
@@ -114,7 +118,7 @@ impl Session {
         };
         let changes = changes.iter().map(change).collect::<Result<_, _>>().map_err(|e| Trouble::Broken(words(&e)))?;
         let alive = alive.iter().filter_map(|row| u64::try_from(row.try_get::<_, i64>(0).ok()?).ok()).collect();
-        Ok(Learned { head, changes, alive })
+        Ok(Learned { head, changes, alive, now: u64::try_from(now).unwrap_or(0) })
     }
 
     async fn ask(&mut self, after: u64, lock: bool) -> Result<(Row, Vec<Row>, Vec<Row>), Error> {
@@ -176,12 +180,17 @@ impl Session {
         let Ok(answers) = bounded(in_order(sent)).await else {
             return Err(Trouble::InDoubt("no answer in time".to_owned()));
         };
-        let Some(e) = answers.into_iter().find_map(Result::err) else { return Ok(()) };
+        let last = answers.len().saturating_sub(1);
+        let failed = answers.into_iter().enumerate().find_map(|(n, answer)| Some((n, answer.err()?)));
+        let Some((n, e)) = failed else { return Ok(()) };
         // The transaction failed at its first error; what it was decides whether trying again makes sense. Only what a
         // server says while it goes on working tells for sure that nothing was committed.
         match e.as_db_error().map(|db| (db.code().code().get(..2), db)) {
             Some((Some("23" | "P0"), db)) => Err(Trouble::Broken(wall(db))),
-            Some((Some("40" | "53" | "55" | "54" | "58"), db)) => Err(Trouble::Away(db.message().to_owned())),
+            // What goes wrong in the commit itself may go wrong after it.
+            Some((Some("40" | "53" | "55" | "54" | "58"), db)) if n < last => {
+                Err(Trouble::Away(db.message().to_owned()))
+            }
             _ => Err(Trouble::InDoubt(words(&e))),
         }
     }
@@ -234,6 +243,13 @@ impl Session {
         let statement = self.client.prepare(sql).await?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Not only when everything was answered: whoever gave up waiting must not be given the lock later.
+        self.driven.abort();
     }
 }
 

@@ -13,10 +13,18 @@ use crate::open::{Birth, Identity, begin_in};
 use crate::sql::Answer;
 use crate::{clock, life};
 
-/// Begins a turn of this writer's; if it was taken for ended, it begins a new epoch first.
-pub(crate) fn enter(conn: &Connection, link: &mut Link, birth: Birth, told: Timestamp) -> Result<(), Trouble> {
+/// Begins a turn of this writer's; if it was taken for ended, it begins a new epoch first. `told` is the latest moment known,
+/// `ours` the latest that this process's clock said.
+pub(crate) fn enter(
+    conn: &Connection,
+    link: &mut Link,
+    birth: Birth,
+    (told, ours): (Timestamp, Timestamp),
+) -> Result<(), Trouble> {
     loop {
-        match link.enter()? {
+        let turn = link.enter()?;
+        link.in_step(ours.as_millis()).inspect_err(|_| link.leave())?;
+        match turn {
             Turn::Ours => return Ok(()),
             Turn::Ended => {
                 let identity = begin(conn, link, birth, told)?;
@@ -29,7 +37,12 @@ pub(crate) fn enter(conn: &Connection, link: &mut Link, birth: Birth, told: Time
 /// Inside a turn, which it ends: begins an epoch. What this copy's earlier writers had in flight is assumed to be out
 /// there.
 pub(crate) fn begin(conn: &Connection, link: &mut Link, birth: Birth, told: Timestamp) -> Result<Identity, Trouble> {
-    let ended = link.own().inspect_err(|_| link.leave())?;
+    // A process that runs knows its own epochs. Others of the same name are of processes that are gone, or of a copied
+    // folder: the first start of either ends them, and nobody ends them again and again.
+    let ended = match link.epoch().load(Ordering::Relaxed) {
+        0 => link.own().inspect_err(|_| link.leave())?,
+        ours => vec![ours],
+    };
     let alive: Vec<u64> = link.alive().iter().copied().filter(|epoch| !ended.contains(epoch)).collect();
     let mut begun = None;
     in_turn(conn, link, |conn, link| {

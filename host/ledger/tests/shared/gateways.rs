@@ -326,3 +326,58 @@ fn what_callers_of_three_gateways_saw_has_an_order() {
     assert!(lies > 10 && found * 2 > lies, "{found} of {lies} lies were found");
     three.end();
 }
+
+#[test]
+fn whoever_wrote_a_payload_cannot_free_it_once_another_may_have_signed_it() {
+    let three = Three::new();
+    let [a, b, c] = &three.ledgers;
+    granted(a, commit(1, T0, &lifetime(9, 4)));
+    let Reopened::Open { signature: None, .. } = block(b.reopen(payment_id(1), 1_000, T0)).unwrap() else {
+        panic!("it is open and was never signed")
+    };
+    // What B signs now is not written down yet, and A's wallet refuses: nobody may say that there is no signature.
+    for ledger in [a, c, b] {
+        let refused = step(ledger, event(1, State::Signed, Event::SignerRefused, T0));
+        if std::ptr::eq(ledger, b) {
+            // B's own word would count, and its flow never gives it for what it reopened.
+            assert_eq!(refused, Ok(State::Released));
+        } else {
+            assert!(matches!(refused, Err(LedgerError::Conflict(_))), "{refused:?}");
+            assert_eq!(used(c, "b", T0), (4, 0));
+        }
+    }
+    three.end();
+}
+
+#[test]
+fn a_payment_handed_out_at_one_gateway_is_not_handed_out_twice_at_another() {
+    let three = Three::new();
+    let [a, b, _] = &three.ledgers;
+    let handed_out = |n: u64| {
+        let mut commit = commit(n, T0, &lifetime(90, 4));
+        commit.fingerprint = fingerprint(7);
+        let fact = countersign_core::spend::Attribute { name: "door".into(), value: "sign".into() };
+        commit.decisions[0].request.facts.push(fact);
+        commit
+    };
+    granted(a, handed_out(1));
+    assert_eq!(refused(b, handed_out(2)), Refusal::Live(payment_id(1)));
+    // Another request is another purchase, and one that ended is no obstacle.
+    granted(b, Commit { fingerprint: fingerprint(8), ..handed_out(3) });
+    step(a, event(1, State::Signed, Event::SignerRefused, T0)).unwrap();
+    granted(b, handed_out(4));
+    three.end();
+}
+
+#[test]
+fn a_clock_that_is_ahead_of_the_servers_writes_nothing() {
+    let (_, database) = database();
+    let gateway = Gateway::new();
+    // The tests' own time is ahead of the server's already.
+    let refused = gateway.try_open(&database.clone().in_step(300_000)).unwrap_err();
+    assert!(refused.to_string().contains("ahead of the database server's"), "{refused}");
+    let ledger = gateway.open(&database);
+    granted(&ledger, commit(1, T0, &lifetime(9, 4)));
+    drop(ledger);
+    gateway.check(&database);
+}

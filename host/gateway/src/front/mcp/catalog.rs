@@ -79,7 +79,8 @@ async fn paid(
         // Agents without a workspace share none.
         let ours = !workspace.is_empty() || payment.key.agent == caller.principal.agent;
         // A session sees what was bought in it, here as everywhere.
-        let elsewhere = caller.session.is_some() && payment.session != caller.session;
+        let elsewhere =
+            caller.session.is_some() && payment.session != caller.session || !caller.is_for(&payment.facts.principal);
         if payment.key.workspace != workspace || !ours || elsewhere {
             continue;
         }
