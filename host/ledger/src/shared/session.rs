@@ -27,8 +27,10 @@ const FETCH: i64 = 256;
 pub(crate) const CHANNEL: &str = "countersign";
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-const HEAD: &str = "SELECT seq,hash,schema,pg_catalog.pg_backend_pid() FROM countersign.head WHERE one=1";
-const LOCKED: &str = "SELECT seq,hash,schema,pg_catalog.pg_backend_pid() FROM countersign.head WHERE one=1 FOR UPDATE";
+const HEAD: &str = "SELECT seq,hash,schema,pg_catalog.pg_backend_pid(),
+    (extract(epoch FROM pg_catalog.clock_timestamp())*1000)::bigint FROM countersign.head WHERE one=1";
+const LOCKED: &str = "SELECT seq,hash,schema,pg_catalog.pg_backend_pid(),
+    (extract(epoch FROM pg_catalog.clock_timestamp())*1000)::bigint FROM countersign.head WHERE one=1 FOR UPDATE";
 const CHANGES: &str = "SELECT seq,epoch,hash,body FROM countersign.change WHERE seq>$1 ORDER BY seq LIMIT $2";
 const ALIVE: &str = "SELECT epoch FROM countersign.writer WHERE NOT ended ORDER BY epoch";
 const CHANGE: &str =
