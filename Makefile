@@ -60,6 +60,7 @@ prove: ## the long proofs: a thousand crashes, power cuts and more of everything
 	cargo build $(RELEASE) $(TESTED)
 	COUNTERSIGN_CYCLES=1000 cargo test $(RELEASE) --workspace --test crash
 	PROPTEST_CASES=100000 cargo test $(RELEASE) -p countersign-core -p countersign-ledger
+	COUNTERSIGN_KILLS=1000 COUNTERSIGN_CRASHES=100 COUNTERSIGN_HISTORIES=200 cargo test $(RELEASE) --workspace --test shared
 	COUNTERSIGN_FAULTS=all COUNTERSIGN_IMAGES=1000 cargo test $(RELEASE) --workspace --test disk
 	COUNTERSIGN_WINDOWS=50000 cargo test $(RELEASE) --workspace --test linear
 	COUNTERSIGN_SEEDS=200000 COUNTERSIGN_CALLS=1000000 cargo test $(RELEASE) --workspace --test simulation

@@ -1,6 +1,7 @@
 //! Which rules serve is the ledger's word: every gateway has the same generation.
 
 use super::*;
+use countersign_tests::config::SCOUT_TOKEN;
 use countersign_tests::modules::{sha256, variant};
 
 /// A policy `p` from a file of the scene's, an allowlist that every gateway names.
@@ -131,6 +132,65 @@ fn a_file_that_differs_at_one_gateway_is_reported_there_and_not_activated() {
     scene.gateways[0].write_config(original);
     let healed = wait_for(PATIENCE, || (status(&scene, 0)["config_drift"] == false).then_some(()));
     assert!(healed.is_some(), "{:#}", status(&scene, 0));
+}
+
+/// Activates what a gateway's file says, for all of them; answers the generation.
+#[track_caller]
+fn activate(scene: &Scene, gateway: usize) -> u64 {
+    let status = done(&scene.operator(gateway).post("/v1/policies/files", &json!({})));
+    status["generation"].as_u64().unwrap()
+}
+
+#[test]
+fn a_file_activated_at_one_gateway_serves_at_all() {
+    let (mut scene, _modules) = scene();
+    let (before, module) = converge(&scene);
+    for gateway in [0, 1, 0] {
+        scene.buy(gateway);
+    }
+    refusal(&scene.agent(1).fetch(&scene.quote(), json!({})), 403, "budget-exceeded");
+    let wider = with_budget(scene.gateways[0].config(), 5);
+    scene.gateways[0].write_config(wider);
+    let drifted = wait_for(PATIENCE, || (status(&scene, 0)["config_drift"] == true).then_some(()));
+    assert!(drifted.is_some(), "{:#}", status(&scene, 0));
+    assert_eq!(activate(&scene, 0), before + 1);
+    assert_eq!(status(&scene, 0)["config_drift"], false);
+    assert_eq!(converge(&scene), (before + 1, module));
+    // Now it is the other file that says something else.
+    assert_eq!(status(&scene, 1)["config_drift"], true);
+    scene.buy(1);
+    scene.buy(0);
+    refusal(&scene.agent(1).fetch(&scene.quote(), json!({})), 403, "budget-exceeded");
+}
+
+#[test]
+fn rule_19_what_one_gateways_file_takes_away_is_gone_at_all_once_it_is_activated() {
+    let (mut scene, _modules) = scene();
+    converge(&scene);
+    // The token got out; only the first gateway's file has the new one yet.
+    let rotated = scene.gateways[0].config().agent("scout", OTHER_TOKEN);
+    scene.gateways[0].write_config(rotated);
+    let drifted = wait_for(PATIENCE, || (status(&scene, 0)["config_drift"] == true).then_some(()));
+    assert!(drifted.is_some(), "{:#}", status(&scene, 0));
+    activate(&scene, 0);
+    converge(&scene);
+    let with = |gateway: usize, token: &str| scene.gateways[gateway].agent_with(token).fetch(&scene.quote(), json!({}));
+    bought(&with(0, OTHER_TOKEN), "0.001");
+    for gateway in [0, 1] {
+        refusal(&with(gateway, SCOUT_TOKEN), 401, "unauthenticated");
+    }
+    refusal(&with(1, OTHER_TOKEN), 401, "unauthenticated");
+    // Nor does a start bring it back.
+    scene.gateways[1].restart();
+    let with = |gateway: usize, token: &str| scene.gateways[gateway].agent_with(token).fetch(&scene.quote(), json!({}));
+    refusal(&with(1, SCOUT_TOKEN), 401, "unauthenticated");
+    // Its file brought in line, it takes the new one.
+    let config = scene.gateways[1].config().agent("scout", OTHER_TOKEN);
+    scene.gateways[1].write_config(config);
+    let taken = wait_for(PATIENCE, || {
+        (scene.gateways[1].agent_with(OTHER_TOKEN).fetch(&scene.quote(), json!({})).status == 200).then_some(())
+    });
+    assert!(taken.is_some(), "{:#}", status(&scene, 1));
 }
 
 #[test]
