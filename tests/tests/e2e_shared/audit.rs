@@ -78,7 +78,7 @@ fn the_log_says_who_did_what_at_every_gateway() {
 
 #[test]
 fn a_checkpoint_is_never_of_more_than_the_store_has() {
-    let scene = Scene::limited(Place::Shared, 2, 60);
+    let scene = Scene::limited(Place::Shared, 2, 2_000);
     let load = Load::on(&scene);
     let notes = Mutex::new(Vec::new());
     load.during(&[0, 1], || {
