@@ -320,6 +320,22 @@ impl SqliteLedger {
         })
     }
 
+    async fn keep_answer(
+        &self,
+        answers: &Answers,
+        payment: PaymentId,
+        answer: Kept,
+        at: Timestamp,
+    ) -> Result<(), LedgerError> {
+        match answers {
+            Answers::Own(file) => {
+                let keep = self.keep;
+                file.submit(move |conn| answers::put(conn, keep, payment, &answer, at))?.await.map_err(gone)?
+            }
+            Answers::Shared(shared) => shared.put(payment, answer, at).await,
+        }
+    }
+
     fn read<T, F>(&self, work: F) -> Fut<'_, Result<T, LedgerError>>
     where
         T: Send + 'static,
@@ -392,23 +408,14 @@ impl Ledger for SqliteLedger {
     ) -> Fut<'_, Result<(), LedgerError>> {
         self.told_of(at);
         Box::pin(async move {
-            self.write(Class::Relief, move |conn| life::answered(conn, payment, delivered, at)).await?;
-            let (Some(answer), Some(answers)) = (answer, &self.answers) else { return Ok(()) };
-            // The delivery is durable; an answer that could not be kept is only not given again.
-            let kept = match answers {
-                Answers::Own(file) => {
-                    let keep = self.keep;
-                    match file.submit(move |conn| answers::put(conn, keep, payment, &answer, at)) {
-                        Ok(put) => put.await.map_err(gone).and_then(|kept| kept),
-                        Err(e) => Err(e),
-                    }
-                }
-                Answers::Shared(shared) => shared.put(payment, answer, at).await,
-            };
-            if let Err(e) = kept {
+            // Kept first: whoever reads that it was delivered finds it, at every gateway and after a crash in between.
+            if let (Some(answer), Some(answers)) = (answer, &self.answers)
+                && let Err(e) = self.keep_answer(answers, payment, answer, at).await
+            {
+                // It is only not given again.
                 tracing::warn!(%payment, error = %e, "an answer was not kept");
             }
-            Ok(())
+            self.write(Class::Relief, move |conn| life::answered(conn, payment, delivered, at)).await
         })
     }
 

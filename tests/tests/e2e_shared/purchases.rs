@@ -82,6 +82,7 @@ fn what_nobody_can_redeem_any_more_comes_back_at_every_gateway() {
     let url = scene.seller(KEEPER).url("/quote");
     let order = json!({"purchase_id": "once"});
     let first = refusal(&scene.agent(0).fetch(&url, order.clone()), 504, "outcome-unknown");
+    let signed = scene.chain().now();
     let payment = text(&first, "/payment").to_owned();
     refusal(&scene.agent(1).fetch(&scene.quote(), json!({})), 403, "budget-exceeded");
     let visits = scene.seller(KEEPER).visits();
@@ -97,6 +98,9 @@ fn what_nobody_can_redeem_any_more_comes_back_at_every_gateway() {
         let row = scene.budget(gateway, "everybody");
         assert_eq!((micros(&row["held"]), micros(&row["spent"])), (0, 0), "{row}");
     }
+    // For the chain, whose clock was moved on, the next one must not be over as well.
+    let later = wait_for(PATIENCE, || (scene.chain().now().since(signed) > 2_000).then_some(()));
+    assert!(later.is_some());
     let (paid, _) = drain(&scene, &load::everywhere(&scene, countersign_tests::config::SCOUT_TOKEN));
     assert_eq!(paid.len(), 1);
 }

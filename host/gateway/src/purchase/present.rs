@@ -57,8 +57,8 @@ impl Purchase {
         let paying = Paying { id, facts, state: State::Signed, proven: None, flight };
         if let Some(scope) = self.gateway.stopped(&paying.facts).await {
             // The key was not used: this hold, and only this one, may be let go.
-            self.never_signed(id, "suspended before the key was used").await;
-            return Err(suspended(&scope.to_string(), id, State::Released));
+            let state = self.never_signed(id, "suspended before the key was used").await;
+            return Err(suspended(&scope.to_string(), id, state));
         }
         let mut step = self.trace.step(Step::Sign);
         let sealed = match signer.sign(permit).instrument(info_span!("sign", payment = %id)).await {
@@ -136,10 +136,7 @@ impl Purchase {
     async fn not_signed(&self, id: PaymentId, error: &SignError) -> Problem {
         tracing::error!(payment = %id, %error, "no signature");
         let state = match error {
-            SignError::Refused(_) => {
-                self.never_signed(id, "the wallet refused to sign").await;
-                State::Released
-            }
+            SignError::Refused(_) => self.never_signed(id, "the wallet refused to sign").await,
             SignError::Uncertain(_) => {
                 let why = "the wallet did not say whether it signed".to_owned();
                 note(&self.gateway, id, State::Signed, Event::Ambiguous, why, None).await;
@@ -149,8 +146,13 @@ impl Purchase {
         unsigned().with("payment", id.to_string()).with("payment_state", state.public())
     }
 
-    async fn never_signed(&self, id: PaymentId, why: &str) {
+    /// Answers the state it is in then: the hold stays where another gateway may have signed it, or nothing can be written.
+    async fn never_signed(&self, id: PaymentId, why: &str) -> State {
         note(&self.gateway, id, State::Signed, Event::SignerRefused, why.to_owned(), None).await;
+        match self.gateway.ledger.payment(id).await {
+            Ok(Some(payment)) => payment.state,
+            Ok(None) | Err(_) => State::Redeemable,
+        }
     }
 
     /// Off the path: presenting again prefers the stored bytes, and can do without them.

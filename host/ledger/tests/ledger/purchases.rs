@@ -2,8 +2,8 @@
 
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{
-    Caps, Commit, Committed, Evidence, FactsQuery, Grant, Ledger, LedgerError, PaymentFilter, Refusal, SessionCaps,
-    Suspension, SuspensionScope, Transition,
+    Answer, Caps, Commit, Committed, Evidence, FactsQuery, Grant, Ledger, LedgerError, PaymentFilter, Refusal,
+    SessionCaps, Suspension, SuspensionScope, Transition,
 };
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
@@ -327,4 +327,22 @@ fn listings_are_newest_first_and_filtered() {
     assert_eq!(view.holds[0].hold, asked.holds[0]);
     assert_eq!(view.authorization, Some(*authorization(4, at(60))));
     assert_eq!(view.history.iter().map(|s| s.state).collect::<Vec<_>>(), [State::Signed, State::Seen]);
+}
+
+#[test]
+fn whoever_reads_that_an_answer_was_delivered_finds_it() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let answer = Answer { status: 200, headers: Vec::new(), body: b"paid".to_vec() };
+    for n in 1..=100 {
+        granted(&ledger, commit(n, T0, &[]));
+        std::thread::scope(|scope| {
+            scope.spawn(|| block(ledger.answered(payment_id(n), Some(answer.clone()), true, T0)).unwrap());
+            let delivered = || block(ledger.payment(payment_id(n))).unwrap().unwrap().delivered;
+            while !delivered() {
+                std::thread::yield_now();
+            }
+            assert_eq!(block(ledger.answer(payment_id(n))), Ok(Some(answer.clone())), "{n}");
+        });
+    }
 }
