@@ -33,6 +33,7 @@ pub mod facilitator;
 pub mod guests;
 pub mod http;
 pub mod issuer;
+pub mod measure;
 pub mod modules;
 pub mod node;
 pub mod peers;

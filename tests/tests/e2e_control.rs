@@ -536,3 +536,132 @@ fn policies_report_themselves_to_operators() {
         }
     }
 }
+
+#[test]
+fn agents_are_added_on_the_command_line_and_listed_with_the_wallets() {
+    let till = Till::open();
+    let out = said(&till.gateway.command(&["agents", "create", "helper", "--role", "analyst"]));
+    let token = out.lines().find(|line| line.starts_with("csa_")).unwrap_or_else(|| panic!("no token: {out}"));
+    let helper = till.gateway.agent_with(token);
+    let known = wait_for(SOON, || (helper.get("/v1/budgets").status == 200).then_some(()));
+    assert!(
+        known.is_some(),
+        "the running gateway does not take it up: {}",
+        till.gateway.operator().get("/v1/policies").text()
+    );
+    bought(&helper.fetch(&till.v2("/cheap"), json!({})), "0.001");
+
+    let again = till.gateway.command(&["agents", "create", "helper"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already"));
+    assert_eq!(till.gateway.command(&["agents", "create", "No Name"]).status.code(), Some(2));
+    // Only shown, not written.
+    let shown = said(&till.gateway.command(&["agents", "create", "other", "--print"]));
+    assert!(shown.contains("[agent.\"other\"]") && shown.contains("token-sha256"), "{shown}");
+
+    let parse = |args: &[&str]| -> Value { serde_json::from_str(&said(&till.gateway.command(args))).unwrap() };
+    let agents = parse(&["agents", "list", "--json"]);
+    let names: Vec<&str> = agents["items"].as_array().unwrap().iter().map(|a| text(a, "/agent")).collect();
+    assert_eq!(names, ["helper", "scout"]);
+    assert_eq!((&agents["items"][0]["roles"], &agents["items"][0]["suspended"]), (&json!(["analyst"]), &json!(false)));
+    assert!(!agents.to_string().contains("sha256"), "{agents}");
+
+    said(&till.gateway.command(&["suspend", "add", "--wallet", "research"]));
+    let wallet = parse(&["wallets", "list", "--json"])["items"][0].clone();
+    assert_eq!((&wallet["wallet"], &wallet["suspended"]), (&json!("research"), &json!(true)));
+    assert_eq!(text(&wallet, "/address"), countersign_tests::world::buyer().to_string());
+    let sum = |name: &str| countersign_core::money::Micros::parse(text(&wallet, name)).unwrap().get();
+    assert_eq!(sum("/held") + sum("/spent"), 1_000, "{wallet}");
+    assert_eq!(sum("/available") + 1_000, sum("/daily_limit"), "{wallet}");
+    assert!(said(&till.gateway.command(&["wallets", "list"])).contains(text(&wallet, "/address")));
+}
+
+#[test]
+fn the_api_document_knows_every_call_and_every_member() {
+    let till = asking(|config| config);
+    let operator = till.gateway.operator();
+    asked(&till.agent().fetch(&till.v2("/cheap"), json!({})));
+    open_session(&till, json!({"agent": "scout", "limit": "1.00"}));
+    assert_eq!(operator.post("/v1/suspend", &json!({"agent": "nobody"})).status, 200);
+    // For everybody: there is nothing of this gateway in it.
+    let document = countersign_tests::http::get(&format!("{}/openapi.json", till.gateway.admin_url)).send().json();
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let schema = |name: &str| document["components"]["schemas"][name]["properties"].as_object().unwrap().clone();
+    let lists = [
+        ("payments", "Payment"),
+        ("approvals", "Approval"),
+        ("budgets", "Budget"),
+        ("agents", "Agent"),
+        ("wallets", "Wallet"),
+        ("sessions", "Session"),
+        ("suspend", "Suspension"),
+    ];
+    for (path, name) in lists {
+        let (known, found) = (schema(name), items(&operator.get(&format!("/v1/{path}"))));
+        assert!(!found.is_empty(), "{path}");
+        for member in found.iter().flat_map(|item| item.as_object().unwrap().keys()) {
+            assert!(known.contains_key(member), "{name}.{member} is not in the document");
+        }
+    }
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        let url = path.replace("{id}", "nothing").replace("{name}", "nobody");
+        for method in calls.as_object().unwrap().keys() {
+            let answer = operator.request(&method.to_uppercase(), &url).send();
+            let unknown = answer.status == 404 && answer.text().contains("such path");
+            assert!(!unknown, "{method} {path}: there is no such call");
+        }
+    }
+}
+
+#[test]
+fn only_so_many_calls_are_under_way() {
+    let till = asking(|config| {
+        config.agent("rival", RIVAL_TOKEN).set(&["limits", "calls-per-agent"], 2).set(&["limits", "calls"], 3)
+    });
+    let patient = json!({"wait_seconds": 120});
+    let url = |n: u32| format!("{}?n={n}", till.v2("/cheap"));
+    thread::scope(|scope| {
+        let (till, url, patient) = (&till, &url, &patient);
+        let calls: Vec<_> = (0..2).map(|n| scope.spawn(move || till.agent().fetch(&url(n), patient.clone()))).collect();
+        assert!(wait_for(SOON, || (waiting(till).len() == 2).then_some(())).is_some());
+        let refused = till.agent().fetch(&url(2), json!({}));
+        refusal(&refused, 429, "rate-limited");
+        assert_eq!(header(&refused, "retry-after"), "1");
+        refusal(&till.agent().quote(&url(2), json!({})), 429, "rate-limited");
+        // What takes no time is answered: the budgets, and the payments that wait.
+        assert_eq!(items(&till.agent().get("/v1/payments")).len(), 2);
+        // Another agent has its own places, but not more than there are.
+        let rival = till.gateway.agent_with(RIVAL_TOKEN);
+        let third = scope.spawn(move || rival.fetch(&url(3), patient.clone()));
+        assert!(wait_for(SOON, || (waiting(till).len() == 3).then_some(())).is_some());
+        let refused = till.gateway.agent_with(RIVAL_TOKEN).fetch(&url(4), json!({}));
+        refusal(&refused, 503, "overloaded");
+        assert_eq!(header(&refused, "retry-after"), "1");
+        for approval in waiting(till) {
+            vote(till, &approval, "approve");
+        }
+        for call in calls {
+            bought(&call.join().unwrap(), "0.001");
+        }
+        bought(&third.join().unwrap(), "0.001");
+    });
+    asked(&till.agent().fetch(&url(5), json!({})));
+}
+
+#[test]
+fn who_comes_when_all_connections_are_taken_is_told_to_come_back() {
+    let files = rustix::process::Resource::Nofile;
+    let most = rustix::process::getrlimit(files);
+    rustix::process::setrlimit(files, rustix::process::Rlimit { current: most.maximum, ..most }).unwrap();
+    let till = Till::open();
+    let address = till.gateway.url.trim_start_matches("http://").to_owned();
+    let taken: Vec<_> = (0..4_096).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    let refused = till.agent().get("/v1/budgets");
+    refusal(&refused, 503, "overloaded");
+    assert_eq!((header(&refused, "retry-after"), header(&refused, "connection")), ("1", "close"));
+    // Operators have connections of their own.
+    assert_eq!(till.gateway.operator().get("/v1/payments").status, 200);
+    drop(taken);
+    let served = wait_for(SOON, || (till.agent().get("/v1/budgets").status == 200).then_some(()));
+    assert!(served.is_some(), "it stays full");
+}

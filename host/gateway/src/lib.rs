@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod alerts;
 pub mod books;
 pub mod builtin;

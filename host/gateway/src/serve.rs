@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use crate::admission::Admission;
 use crate::alerts::Courier;
 use crate::chain::Chains;
 use crate::clock::{SteadyClock, SystemClock, random};
@@ -191,6 +192,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         dialer: Arc::new(dialer),
         chains,
         stops,
+        admission: Admission::default(),
         flights: Flights::default(),
         judging: Semaphore::new(judging),
         staging: Arc::new(Semaphore::new(STAGING)),

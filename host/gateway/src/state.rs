@@ -12,6 +12,7 @@ use countersign_engine::PolicySet;
 use countersign_ledger::Work;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::admission::Admission;
 use crate::chain::Chains;
 use crate::config::Config;
 use crate::egress::Dialer;
@@ -73,7 +74,9 @@ pub struct Gateway {
     pub chains: Arc<Chains>,
     /// The kill switch.
     pub stops: Stops,
-    /// Calls in the air.
+    /// Calls that are under way.
+    pub admission: Admission,
+    /// Payments in the air.
     pub flights: Flights,
     /// Judgements at once: as many as the engine has places for one policy each, so that a decision that
     /// must wait does so here, where waiting costs no thread.

@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, errors to text.
 
 mod admin;
+mod agents;
 mod approvals;
 mod ca;
 mod explain;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, ConfigError, Environment};
 use crate::{demo, init, reload, serve};
@@ -29,6 +31,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Open files with which the default limits can be reached: two sockets for each call, and some.
+const ENOUGH_DESCRIPTORS: u64 = 10_000;
 
 #[derive(Subcommand)]
 enum Command {
@@ -67,6 +72,12 @@ enum Command {
     Policy(policy::Policy),
     /// Budgets and what is left of them.
     Budgets(Listing),
+    /// Agents: who may buy.
+    #[command(subcommand)]
+    Agents(agents::Agents),
+    /// Wallets: what pays.
+    #[command(subcommand)]
+    Wallets(agents::Wallets),
     /// Sessions.
     #[command(subcommand)]
     Sessions(admin::Sessions),
@@ -117,6 +128,7 @@ struct Remote {
 }
 
 /// What went wrong, for a person: what, where, and what to do.
+#[derive(Debug)]
 struct Failure {
     message: String,
     hint: Option<String>,
@@ -173,6 +185,7 @@ fn run(command: Command) -> Outcome {
             let config = reload::load(&args.common.config, &environment)?;
             secrets::hide(&config.secret_env, &environment)?;
             logging::start(args.log)?;
+            take_descriptors();
             runtime()?.block_on(serve::run(config, environment))?;
             Ok(())
         }
@@ -190,9 +203,27 @@ fn run(command: Command) -> Outcome {
         Command::Approvals(command) => runtime()?.block_on(approvals::run(command, &environment)),
         Command::Policy(command) => policy::run(command, &environment),
         Command::Budgets(args) => runtime()?.block_on(payments::budgets(&args)),
+        Command::Agents(command) => runtime()?.block_on(agents::agents(command, &environment)),
+        Command::Wallets(command) => runtime()?.block_on(agents::wallets(command, &environment)),
         Command::Sessions(command) => runtime()?.block_on(admin::sessions(command, &environment)),
         Command::Suspend(command) => runtime()?.block_on(admin::suspend(command, &environment)),
         Command::Mcp(args) => runtime()?.block_on(mcp::run(&args, &environment)),
+    }
+}
+
+/// Lets this process have as many open files as it may: each call has a socket on either side, and what a shell allows
+/// by default is for a person's programs.
+fn take_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < ENOUGH_DESCRIPTORS) {
+        tracing::warn!(
+            most,
+            "few open files are allowed (ulimit -n): fewer calls can be under way than limits.calls says"
+        );
     }
 }
 

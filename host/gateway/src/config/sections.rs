@@ -287,6 +287,10 @@ pub struct Limits {
     pub reviews_per_agent: u32,
     /// Decisions per agent in a minute.
     pub purchases_per_agent_per_minute: u32,
+    /// Calls that may be under way at a time.
+    pub calls: u32,
+    /// Calls of one agent that may be under way at a time.
+    pub calls_per_agent: u32,
     /// Sessions that one operator may open in an hour.
     pub sessions_per_operator_per_hour: u32,
     /// Sessions that may be opened for one agent in an hour.
@@ -305,6 +309,8 @@ impl Default for Limits {
             unresolved_per_agent: 10,
             reviews_per_agent: 5,
             purchases_per_agent_per_minute: 600,
+            calls: 4_096,
+            calls_per_agent: 100,
             sessions_per_operator_per_hour: 1_000,
             sessions_per_agent_per_hour: 1_000,
             session_limits_open: None,
@@ -320,6 +326,8 @@ impl Limits {
         "unresolved-per-agent",
         "reviews-per-agent",
         "purchases-per-agent-per-minute",
+        "calls",
+        "calls-per-agent",
         "sessions-per-operator-per-hour",
         "sessions-per-agent-per-hour",
         "session-limits-open",
@@ -335,6 +343,8 @@ impl Limits {
             &mut limits.unresolved_per_agent,
             &mut limits.reviews_per_agent,
             &mut limits.purchases_per_agent_per_minute,
+            &mut limits.calls,
+            &mut limits.calls_per_agent,
             &mut limits.sessions_per_operator_per_hour,
             &mut limits.sessions_per_agent_per_hour,
         ];
@@ -384,6 +394,8 @@ impl Limits {
             purchases_per_agent_per_minute: self
                 .purchases_per_agent_per_minute
                 .min(other.purchases_per_agent_per_minute),
+            calls: self.calls.min(other.calls),
+            calls_per_agent: self.calls_per_agent.min(other.calls_per_agent),
             sessions_per_operator_per_hour: self
                 .sessions_per_operator_per_hour
                 .min(other.sessions_per_operator_per_hour),

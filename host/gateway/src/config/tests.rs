@@ -55,6 +55,8 @@ unresolved-per-payee = 3
 unresolved-per-agent = 10
 reviews-per-agent = 5
 purchases-per-agent-per-minute = 600
+calls = 4096
+calls-per-agent = 100
 
 [asset.usdc-base-sepolia]
 network = "eip155:84532"

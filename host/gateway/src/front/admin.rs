@@ -18,7 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 
 use super::{
-    Answer, after, body, books, json, metrics, not_found, page, payment_filter, policies, query, refuse, shadows, uses,
+    Answer, after, body, books, directory, json, metrics, not_found, openapi, page, payment_filter, policies, query,
+    refuse, shadows, uses,
 };
 use crate::clock::{SystemClock, random};
 use crate::config::{HostPattern, OperatorConfig, OperatorRole};
@@ -94,6 +95,7 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => json(StatusCode::OK, &value!({"status": "ok"})),
         (&Method::GET, "/readyz") => ready(&admin).await,
+        (&Method::GET, "/openapi.json") => openapi::answer(),
         (&Method::GET, "/metrics") => metrics::page(&admin, &request).await.unwrap_or_else(|problem| refuse(&problem)),
         _ => route(&admin, request).await.unwrap_or_else(|problem| refuse(&problem)),
     }
@@ -265,6 +267,8 @@ async fn read(
             let items: Vec<_> = found.iter().map(|a| views::alert(a, &config.gateway.currency)).collect();
             ok(value!({"items": items, "next": next}))
         }
+        ["agents"] => ok(directory::agents(gateway, config)),
+        ["wallets"] => ok(directory::wallets(gateway, config, now).await?),
         ["budgets"] => ok(views::budgets(&gateway.ledger.budgets(now).await?, config, Viewer::Operator, now)),
         ["sessions"] => {
             let sessions = gateway.ledger.sessions().await?;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::tls::connected_as;
 use super::{Answer, body, json, mcp, not_found, outcome, page, payment_filter, query, refuse, uses};
+use crate::admission::Place;
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
@@ -41,11 +42,13 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
     let (snapshot, caller) = who(&gateway, token.as_deref()).await?;
     let config = &snapshot.config;
     connected_as(&request, config, &caller.principal.agent)?;
+    let admission = Arc::clone(&gateway);
+    let place = || admission.admission.admit(&config.limits, &caller.principal);
     match (request.method(), segments.as_slice()) {
-        (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
-        (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request).await,
-        (&Method::POST, ["v1", "sign"]) => signed(gateway, token.as_deref(), request).await,
-        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL).await,
+        (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request, place()?).await,
+        (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request, place()?).await,
+        (&Method::POST, ["v1", "sign"]) => signed(gateway, token.as_deref(), request, place()?).await,
+        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL, place()?).await,
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
             let principal = &caller.principal;
@@ -111,26 +114,41 @@ fn named(request: &Request<Incoming>) -> Option<String> {
     purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned())
 }
 
-async fn quoted(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+async fn quoted(
+    gateway: Arc<Gateway>,
+    token: Option<&str>,
+    request: Request<Incoming>,
+    place: Arc<Place>,
+) -> Result<Answer, Problem> {
     let call = read_call(&gateway, request).await?;
     let (snapshot, caller) = who(&gateway, token).await?;
-    Ok(json(StatusCode::OK, &quote(gateway, snapshot, caller, call, Door::Fetch).await?))
+    Ok(json(StatusCode::OK, &quote(gateway, snapshot, caller, call, Door::Fetch, place).await?))
 }
 
-async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+async fn fetch(
+    gateway: Arc<Gateway>,
+    token: Option<&str>,
+    request: Request<Incoming>,
+    place: Arc<Place>,
+) -> Result<Answer, Problem> {
     let call = read_call(&gateway, request).await?;
     // An agent that was removed while its call arrived does not buy.
     let (snapshot, caller) = who(&gateway, token).await?;
-    Ok(answer(buy(gateway, snapshot, caller, call, Door::Fetch).await?))
+    Ok(answer(buy(gateway, snapshot, caller, call, Door::Fetch, place).await?))
 }
 
-async fn signed(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
+async fn signed(
+    gateway: Arc<Gateway>,
+    token: Option<&str>,
+    request: Request<Incoming>,
+    place: Arc<Place>,
+) -> Result<Answer, Problem> {
     let purchase = named(&request);
     let parent = TraceParent::of(request.headers());
     let bytes = body(&gateway, request, MAX_ORDER).await?;
     let call = Call { parent, ..Call::parse_order(&bytes, purchase.as_deref())? };
     let (snapshot, caller) = who(&gateway, token).await?;
-    Ok(answer(buy(gateway, snapshot, caller, call, Door::Sign).await?))
+    Ok(answer(buy(gateway, snapshot, caller, call, Door::Sign, place).await?))
 }
 
 fn answer(reply: Reply) -> Answer {

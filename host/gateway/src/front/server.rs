@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,11 +17,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::tls::Certificate;
-use super::{Admin, Answer, admin, agent, proxy};
+use super::{Admin, Answer, admin, agent, proxy, refuse};
+use crate::problem::{Code, Problem};
 use crate::state::Gateway;
 
 /// Connections served at the same time, per door.
 const MAX_CONNECTIONS: usize = 4_096;
+/// Connections beyond those, of clients that are being told to come back.
+const MAX_TURNED_AWAY: usize = 64;
 /// Connections waiting to be accepted; the kernel may cap it.
 const BACKLOG: u32 = 4_096;
 /// How long a client may take to send the head of a request.
@@ -35,6 +39,8 @@ pub enum Door {
     Agent(Arc<Gateway>),
     /// Operators.
     Admin(Admin),
+    /// Nobody, as long as all connections are taken.
+    Full,
 }
 
 impl Door {
@@ -44,8 +50,15 @@ impl Door {
             Self::Agent(gateway) if proxy::is_meant(&request) => proxy::handle(gateway, request, next).await,
             Self::Agent(gateway) => agent::handle(gateway, request).await,
             Self::Admin(admin) => Box::pin(admin::handle(admin, request)).await,
+            Self::Full => turn_away(),
         }
     }
+}
+
+fn turn_away() -> Answer {
+    let mut answer = refuse(&Problem::new(Code::Overloaded, "all connections are taken; nothing was signed"));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// A bound listener, with TLS if configured.
@@ -73,9 +86,9 @@ impl Acceptor {
 /// Serves until `stop` changes, then lets running answers end.
 pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let spare = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         let accepted = tokio::select! {
             biased;
             _ = stop.changed() => break,
@@ -90,7 +103,18 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
                 continue;
             }
         };
-        let (door, stop, tls) = (door.clone(), stop.clone(), acceptor.tls.clone());
+        let (slot, door) = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => (slot, door.clone()),
+            Err(_) => tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                slot = Arc::clone(&spare).acquire_owned() => match slot {
+                    Ok(slot) => (slot, Door::Full),
+                    Err(_) => break,
+                },
+            },
+        };
+        let (stop, tls) = (stop.clone(), acceptor.tls.clone());
         connections.spawn(async move {
             let _slot = slot;
             if let Err(error) = stream.set_nodelay(true) {
@@ -143,7 +167,7 @@ where
     };
     match (ended, door) {
         (Ok(()), Door::Agent(gateway)) => next.run(gateway, stop).await,
-        (Ok(()), Door::Admin(_)) => {}
+        (Ok(()), Door::Admin(_) | Door::Full) => {}
         (Err(error), _) => tracing::debug!(%error, "a client's connection ended"),
     }
 }

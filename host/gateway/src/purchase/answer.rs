@@ -1,5 +1,7 @@
 //! The answer on its way back: the seller's, filtered, streamed, and kept.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{Answer, PaymentFacts, PaymentView};
@@ -12,10 +14,12 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{Instrument, info_span};
 
+use crate::admission::Place;
 pub use crate::egress::Body;
 use crate::egress::{CallError, Dialer};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
+use crate::state::Gateway;
 use crate::telemetry::Open;
 
 /// A body that is already here.
@@ -136,13 +140,16 @@ pub(super) struct Landing {
     pub step: Open,
     /// One call per purchase.
     pub lock: Option<OwnedMutexGuard<()>>,
+    /// The call's among those under way.
+    pub place: Arc<Place>,
 }
 
 /// Streams a free answer.
-pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incoming) -> Body {
+pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&dialer.dialer, body, &mut Some(sender), &mut Copy::default()).await;
+        pump(&gateway.dialer, body, &mut Some(sender), &mut Copy::default()).await;
+        drop(place);
     });
     channel.boxed_unsync()
 }
@@ -150,7 +157,7 @@ pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incomi
 /// Streams a paid answer, keeps a copy, and records how it ended. It is read to its end even if the
 /// agent has gone: it is paid for, and a repeated call can be given it.
 pub(super) fn stream_paid(
-    gateway: std::sync::Arc<crate::state::Gateway>,
+    gateway: Arc<Gateway>,
     body: Incoming,
     landing: Landing,
     recorded: impl Future<Output = ()> + Send + 'static,
@@ -186,7 +193,7 @@ pub(super) fn stream_paid(
         if !arrived {
             step.failed(Code::SellerMisbehaved.code());
         }
-        drop((landing.flight, landing.lock, step));
+        drop((landing.flight, landing.lock, step, landing.place));
     };
     tokio::spawn(task.instrument(info_span!("answer")));
     channel.boxed_unsync()
@@ -197,7 +204,7 @@ const PIECE: usize = 16 << 10;
 
 /// Gives a kept answer to a purchase whose answer had not arrived, and records that it has now: until then
 /// the request counts as unresolved, and nothing equal can be bought under another id.
-pub(super) fn deliver(gateway: std::sync::Arc<crate::state::Gateway>, payment: PaymentId, body: Vec<u8>) -> Body {
+pub(super) fn deliver(gateway: Arc<Gateway>, payment: PaymentId, body: Vec<u8>) -> Body {
     let (mut sender, channel) = Channel::new(1);
     tokio::spawn(async move {
         let mut body = Bytes::from(body);

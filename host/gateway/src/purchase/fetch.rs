@@ -85,7 +85,7 @@ impl Purchase {
 
     pub(super) fn free(&self, response: Response<Incoming>) -> Reply {
         let (head, body) = response.into_parts();
-        let body = stream(Arc::clone(&self.gateway), body);
+        let body = stream(Arc::clone(&self.gateway), body, Arc::clone(&self.place));
         Reply { status: head.status, headers: filter_headers(&head.headers), body }
     }
 

@@ -36,6 +36,7 @@ pub use pass::{Streamed, pass};
 pub use quote::quote;
 pub use sign::MAX_ORDER;
 
+use crate::admission::Place;
 use crate::config::{Config, Door, MandateConfig};
 use crate::identity::{self, Caller};
 use crate::problem::{Code, Problem};
@@ -55,6 +56,8 @@ pub(crate) struct Purchase {
     fingerprint: Fingerprint,
     door: Door,
     trace: Trace,
+    /// Held until the answer has been passed on.
+    place: Arc<Place>,
     /// Held to the end of the call: one call per purchase.
     lock: Option<OwnedMutexGuard<()>>,
     /// Held to the end of the call, where the payment is handed out: one call per request.
@@ -62,7 +65,7 @@ pub(crate) struct Purchase {
 }
 
 /// Makes one call for an agent and pays for it if it must and may. `snapshot` is the one that knows the
-/// caller: a newer one might not.
+/// caller: a newer one might not. `place` is the call's among those under way.
 ///
 /// # Errors
 /// Everything the gateway itself refuses.
@@ -72,6 +75,7 @@ pub async fn buy(
     caller: Caller,
     call: Call,
     door: Door,
+    place: Arc<Place>,
 ) -> Result<Reply, Problem> {
     let trace = Trace::begin(&gateway, What::Purchase, call.parent);
     let span = info_span!(
@@ -84,7 +88,7 @@ pub async fn buy(
         host = call.target.host(),
         door = door.as_str(),
     );
-    let task = tokio::spawn(run(gateway, snapshot, caller, call, door, trace).instrument(span));
+    let task = tokio::spawn(run(gateway, snapshot, caller, call, door, place, trace).instrument(span));
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a purchase task ended abnormally");
         Err(Problem::new(Code::Overloaded, "the purchase ended abnormally; repeat it with the same purchase_id"))
@@ -97,10 +101,11 @@ async fn run(
     caller: Caller,
     call: Call,
     door: Door,
+    place: Arc<Place>,
     trace: Trace,
 ) -> Result<Reply, Problem> {
     trace.about(&snapshot, &caller, &call, door);
-    let outcome = Box::pin(bought(gateway, snapshot, caller, call, door, trace.clone())).await;
+    let outcome = Box::pin(bought(gateway, snapshot, caller, call, door, place, trace.clone())).await;
     let ended = outcome.as_ref().map_or_else(|problem| Ended::of(problem.code), Reply::ended);
     trace.ends(door, ended, outcome.as_ref().err());
     outcome
@@ -112,10 +117,11 @@ async fn bought(
     caller: Caller,
     call: Call,
     door: Door,
+    place: Arc<Place>,
     trace: Trace,
 ) -> Result<Reply, Problem> {
     let step = trace.clone();
-    let opened = Purchase::open(gateway, snapshot, caller, call, door, trace);
+    let opened = Purchase::open(gateway, snapshot, caller, call, door, place, trace);
     let purchase = step.during(Step::Identify, opened.instrument(info_span!("identify"))).await?;
     let id = purchase.key.purchase.to_string();
     tracing::Span::current().record("purchase", &id);
@@ -132,6 +138,7 @@ impl Purchase {
         caller: Caller,
         call: Call,
         door: Door,
+        place: Arc<Place>,
         trace: Trace,
     ) -> Result<Self, Problem> {
         let fingerprint = call.fingerprint(&gateway.key);
@@ -153,7 +160,7 @@ impl Purchase {
         };
         let key = PurchaseKey { workspace, agent, purchase };
         let lock = Some(gateway.flights.lock(&key).await.ok_or_else(crowded)?);
-        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive })
+        Ok(Self { gateway, snapshot, caller, call, key, fingerprint, door, trace, place, lock, exclusive })
     }
 
     async fn proceed(mut self) -> Result<Reply, Problem> {

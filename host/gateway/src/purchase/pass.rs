@@ -12,6 +12,7 @@ use tracing::{Instrument, info_span};
 use super::answer::{Body, Reply};
 use super::fetch::{before_payment, request};
 use super::{Call, Purchase};
+use crate::admission::Place;
 use crate::config::Door;
 use crate::identity::Caller;
 use crate::problem::{Code, Problem};
@@ -39,6 +40,7 @@ pub async fn pass(
     call: Call,
     door: Door,
     upload: Streamed,
+    place: Arc<Place>,
 ) -> Result<Reply, Problem> {
     let purchase = match call.purchase.clone() {
         Some(id) => id,
@@ -52,7 +54,7 @@ pub async fn pass(
     let key = PurchaseKey { workspace, agent, purchase };
     let fingerprint = call.fingerprint(&gateway.key);
     let (lock, exclusive) = (None, None);
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, place, lock, exclusive };
     let trace = purchase.trace.clone();
     let outcome = Box::pin(purchase.pass(upload)).instrument(span).await;
     let ended = outcome.as_ref().map_or_else(|problem| Ended::of(problem.code), Reply::ended);

@@ -299,6 +299,7 @@ impl Purchase {
             success: head.status.is_success(),
             flight,
             lock: self.lock,
+            place: self.place,
             step: self.trace.step(Step::Answer),
         };
         reply.body = stream_paid(self.gateway, body, landing, recorded);

@@ -17,6 +17,7 @@ use tracing::{Instrument, info_span};
 use super::decide::{Candidate, MAX_CANDIDATES};
 use super::fetch::{Fetched, Visit};
 use super::{Call, Purchase};
+use crate::admission::Place;
 use crate::clock::random;
 use crate::config::{Door, MandateConfig};
 use crate::identity::Caller;
@@ -53,6 +54,7 @@ pub async fn quote(
     caller: Caller,
     call: Call,
     door: Door,
+    place: Arc<Place>,
 ) -> Result<Value, Problem> {
     let now = gateway.clock.now()?;
     let agent = caller.principal.agent.clone();
@@ -71,7 +73,7 @@ pub async fn quote(
     let fingerprint = call.fingerprint(&gateway.key);
     // No lock: a quote neither joins a purchase nor keeps one waiting.
     let (lock, exclusive) = (None, None);
-    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, lock, exclusive };
+    let purchase = Purchase { gateway, snapshot, caller, call, key, fingerprint, door, trace, place, lock, exclusive };
     // A task of its own, so that whoever hangs up does not choose what is recorded.
     let quoted = async move {
         let trace = purchase.trace.clone();

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::catalog;
+use crate::admission::Place;
 use crate::config::{Config, Door};
 use crate::front::{agent, uses};
 use crate::problem::{Code, Problem};
@@ -35,6 +36,7 @@ pub(super) struct Caller<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) token: Option<&'a str>,
     pub(super) parent: Option<TraceParent>,
+    pub(super) place: &'a Arc<Place>,
     pub(super) context: &'a RequestContext<RoleServer>,
 }
 
@@ -77,7 +79,8 @@ impl Caller<'_> {
         let (host, patience) = (call.target.host(), call.wait_seconds);
         let (snapshot, caller) = agent::who(self.gateway, self.token).await?;
         let bought = async {
-            let reply = buy(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp).await?;
+            let reply =
+                buy(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp, Arc::clone(self.place)).await?;
             told(reply, &host).await
         };
         tokio::select! {
@@ -114,7 +117,7 @@ impl Caller<'_> {
         let parent = self.parent;
         let call = Call { parent, ..Call::parse(arguments.to_string().as_bytes(), None)? };
         let (snapshot, caller) = agent::who(self.gateway, self.token).await?;
-        quote(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp).await
+        quote(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp, Arc::clone(self.place)).await
     }
 
     async fn budget_status(&self, arguments: Value) -> Result<Value, Problem> {

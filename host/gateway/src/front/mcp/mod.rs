@@ -24,6 +24,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json as value};
 
 use super::{Answer, body, json};
+use crate::admission::Place;
 use crate::config::Door;
 use crate::problem::Problem;
 use crate::state::Gateway;
@@ -38,6 +39,7 @@ pub(super) async fn answer(
     token: Option<String>,
     request: Request<Incoming>,
     limit: usize,
+    place: Arc<Place>,
 ) -> Result<Answer, Problem> {
     let mut head = Request::builder().method(request.method()).uri(request.uri()).body(()).unwrap_or_default();
     head.headers_mut().clone_from(request.headers());
@@ -50,7 +52,8 @@ pub(super) async fn answer(
     }
     let config = transport(gateway.listeners[0]);
     let parent = TraceParent::of(head.headers());
-    let door = move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone(), parent });
+    let door =
+        move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone(), parent, place: Arc::clone(&place) });
     let service = StreamableHttpService::new(door, Arc::new(NeverSessionManager::default()), config);
     let mut response = service.handle(head.map(|()| Full::new(bytes))).await;
     let source = http::HeaderValue::from_static("gateway");
@@ -81,6 +84,8 @@ struct Tools {
     token: Option<String>,
     /// The caller's span.
     parent: Option<TraceParent>,
+    /// The request's among those under way.
+    place: Arc<Place>,
 }
 
 impl ServerHandler for Tools {
@@ -110,6 +115,7 @@ impl ServerHandler for Tools {
             gateway: &self.gateway,
             token: self.token.as_deref(),
             parent: self.parent,
+            place: &self.place,
             context: &context,
         };
         match Box::pin(caller.call(&request.name, arguments)).await {

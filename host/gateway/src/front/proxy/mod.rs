@@ -72,6 +72,10 @@ async fn exchange(
     target: Target,
     request: Request<Incoming>,
 ) -> Result<Answer, Problem> {
+    let place = {
+        let (snapshot, caller) = known(&gateway, token).await?;
+        gateway.admission.admit(&snapshot.config.limits, &caller.principal)?
+    };
     let (head, body) = request.into_parts();
     let mut call = request::call(&head, target, token)?;
     let limit = gateway.live.load().config.proxy.max_replay_body;
@@ -81,12 +85,12 @@ async fn exchange(
     let reply = match upload {
         Upload::Whole(bytes) => {
             call.body = bytes;
-            buy(gateway, snapshot, caller, call, Door::Proxy).await?
+            buy(gateway, snapshot, caller, call, Door::Proxy, place).await?
         }
         Upload::Larger(body, length) => {
             let longest = snapshot.config.proxy.longest_ms;
             let (body, uploaded) = upload::pump(&gateway, body, longest);
-            pass(gateway, snapshot, caller, call, Door::Proxy, Streamed { body, length, uploaded }).await?
+            pass(gateway, snapshot, caller, call, Door::Proxy, Streamed { body, length, uploaded }, place).await?
         }
     };
     answer(reply)
