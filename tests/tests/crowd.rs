@@ -1,5 +1,4 @@
 //! Many agents at once, for a little: what `crowd` measures for long.
-#![expect(clippy::indexing_slicing, reason = "a test: whatever is not as expected must fail it loudly")]
 
 use countersign_tests::process::binary;
 use serde_json::{Value, json};

@@ -22,7 +22,7 @@ use crate::config::{self, Config, Environment};
 use crate::egress::{Dialer, Patience, tls, tls_believing};
 use crate::endpoint::Endpoint;
 use crate::flights::Flights;
-use crate::front::{Acceptor, Admin, Door, TlsAcceptors, Tunnels, serve};
+use crate::front::{Acceptor, Admin, Certificates, Door, Side, Tunnels, serve};
 use crate::identity::Issuers;
 use crate::log::Log;
 use crate::rate::RateLimiter;
@@ -137,9 +137,10 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let engine = Engine::new(config.engine.config(code_key(&key))).map_err(|e| fail("[engine]")(&e))?;
     let mut signers = signers(base.as_ref().unwrap_or(&config))?;
     let tls_files = config.gateway.tls.as_ref();
-    let acceptors = tls_files.map(TlsAcceptors::new).transpose().map_err(|e| fail("gateway.tls")(&e))?;
-    let scheme = if acceptors.is_some() { "https" } else { "http" };
-    let (for_agents, for_operators) = acceptors.map(|a| (a.agents, a.operators)).unzip();
+    let certificates = tls_files.map(Certificates::open).transpose().map_err(|e| fail("gateway.tls")(&e))?;
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    let (for_agents, for_operators) =
+        certificates.as_ref().map(|c| (c.of(Side::Agents), c.of(Side::Operators))).unzip();
     let bind =
         |address: std::net::SocketAddr, tls| Acceptor::bind(address, tls).map_err(|e| fail(&address.to_string())(&e));
     let agents = bind(config.gateway.listen, for_agents)?;
@@ -217,6 +218,9 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
     tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));
     tasks.spawn(vouch(Arc::clone(&gateway), stopped.clone()));
+    if let Some(certificates) = certificates {
+        tasks.spawn(certificates.follow(Arc::clone(&gateway), stopped.clone()));
+    }
     if shared {
         tasks.spawn(follow_others(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
     }

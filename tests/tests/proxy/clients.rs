@@ -70,6 +70,12 @@ fn node_clients_buy() {
 }
 
 #[test]
+fn java_buys() {
+    let till = till(&[], |config| config);
+    buys(&till, &["java", clients().join("Buy.java").to_str().unwrap()]);
+}
+
+#[test]
 fn a_client_buys_over_plain_http_where_that_may_be_paid() {
     let till = till(&[], |config| config);
     let url = format!("{}/cheap", Peers::shared().v2);

@@ -52,6 +52,9 @@ fn the_command_gets_a_way_out_and_nothing_else() {
         assert_eq!(given.remove(name), Some(""), "{name}");
     }
     assert_eq!(given.remove("NODE_USE_ENV_PROXY"), Some("1"));
+    let java = given.remove("JDK_JAVA_OPTIONS").unwrap();
+    assert!(java.contains("-Dhttps.proxyHost=127.0.0.1 ") && java.contains("trustStore="), "{java}");
+    assert!(!java.contains("css_"), "Java prints its options: {java}");
     let all = given.remove("SSL_CERT_FILE").unwrap();
     assert_eq!((given.remove("REQUESTS_CA_BUNDLE"), given.remove("CURL_CA_BUNDLE")), (Some(all), Some(all)));
     let ours = given.remove("NODE_EXTRA_CA_CERTS").unwrap();

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, ConfigError, Environment};
 use crate::{demo, init, reload, serve};
@@ -185,6 +185,7 @@ fn run(command: Command) -> Outcome {
             let config = reload::load(&args.common.config, &environment)?;
             secrets::hide(&config.secret_env, &environment)?;
             logging::start(args.log)?;
+            leave_no_dump();
             take_descriptors();
             runtime()?.block_on(serve::run(config, environment))?;
             Ok(())
@@ -208,6 +209,19 @@ fn run(command: Command) -> Outcome {
         Command::Sessions(command) => runtime()?.block_on(admin::sessions(command, &environment)),
         Command::Suspend(command) => runtime()?.block_on(admin::suspend(command, &environment)),
         Command::Mcp(args) => runtime()?.block_on(mcp::run(&args, &environment)),
+    }
+}
+
+/// Keys are in this process's memory: no file is made of it when it crashes, and no other process of the same user may
+/// look into it.
+fn leave_no_dump() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read this one's memory");
     }
 }
 

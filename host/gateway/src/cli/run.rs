@@ -50,6 +50,11 @@ const ROOTS: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Where Java's trust store is besides its own folder.
+const JAVA_ROOTS: [&str; 2] = ["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts"];
+/// The password that every one of them has; there is nothing secret in them.
+const JAVA_PASSWORD: &str = "changeit";
+
 /// The arguments.
 #[derive(Args)]
 pub(super) struct Run {
@@ -152,6 +157,11 @@ async fn behind_proxy(args: &Run, session: &Value, environment: &Environment) ->
     }
     variables.insert("NODE_USE_ENV_PROXY", "1".to_owned());
     variables.extend(trust.iter().flat_map(Trust::variables));
+    if let Some((host, port)) = address.rsplit_once(':')
+        && scheme == "http"
+    {
+        variables.insert("JDK_JAVA_OPTIONS", java_options(host, port, trust.as_ref().and_then(|t| t.java.as_deref())));
+    }
 
     let (program, arguments) = args.command.split_first().ok_or_else(|| Failure::new("which command?"))?;
     let mut command = Command::new(program);
@@ -163,6 +173,24 @@ async fn behind_proxy(args: &Run, session: &Value, environment: &Environment) ->
         Some(Ok(code)) => Err(Failure::silent(code)),
         _ => Err(Failure::silent(1)),
     }
+}
+
+/// What Java has instead of the variables that others read. Java prints these options when it starts: the token is not
+/// among them, and a program asks for it through an `Authenticator`, as with every proxy that wants to know who calls.
+fn java_options(host: &str, port: &str, store: Option<&Path>) -> String {
+    let proxy = |scheme: &str| format!("-D{scheme}.proxyHost={host} -D{scheme}.proxyPort={port}");
+    let mut options = format!(
+        "{} {} -Dhttp.nonProxyHosts= -Djdk.http.auth.tunneling.disabledSchemes=",
+        proxy("http"),
+        proxy("https")
+    );
+    if let Some(store) = store {
+        let store = store.display();
+        options.push_str(&format!(
+            " \"-Djavax.net.ssl.trustStore={store}\" -Djavax.net.ssl.trustStorePassword={JAVA_PASSWORD}"
+        ));
+    }
+    options
 }
 
 /// Starts a command and passes signals on to it until it ends.
@@ -207,6 +235,8 @@ fn pass_on(child: &Child, signal: Signal) {
 /// Certificates for the command, in a folder that is gone when it ends.
 struct Trust {
     folder: std::path::PathBuf,
+    /// The same for Java, where there is one.
+    java: Option<std::path::PathBuf>,
 }
 
 impl Trust {
@@ -214,7 +244,7 @@ impl Trust {
     fn write(ours: &str, environment: &Environment) -> Result<Self, Failure> {
         use std::os::unix::fs::DirBuilderExt as _;
         let name = format!("countersign-run-{}", hex::encode(random::<8>(&SystemClock)?));
-        let trust = Self { folder: std::env::temp_dir().join(name) };
+        let mut trust = Self { folder: std::env::temp_dir().join(name), java: None };
         fs::DirBuilder::new().mode(0o700).create(&trust.folder)?;
         fs::write(trust.ours(), ours)?;
         let preset = environment.get("SSL_CERT_FILE").map(Path::new);
@@ -223,7 +253,29 @@ impl Trust {
             say_error("warning: no system certificates were found: the command can reach intercepted hosts only");
         }
         fs::write(trust.all(), format!("{}\n{ours}", system.unwrap_or_default()))?;
+        trust.java = trust.for_java(environment);
         Ok(trust)
+    }
+
+    /// Ours beside what Java trusts, made by Java's own tool; none where there is no Java.
+    fn for_java(&self, environment: &Environment) -> Option<std::path::PathBuf> {
+        let folders = std::env::split_paths(environment.get("PATH")?).map(|folder| folder.join("keytool"));
+        let tool = folders.into_iter().find_map(|file| fs::canonicalize(file).ok())?;
+        let own = tool.parent()?.parent()?.join("lib/security/cacerts");
+        let store = self.folder.join("java.p12");
+        let mut known = std::iter::once(own).chain(JAVA_ROOTS.map(Into::into));
+        if known.find_map(|path| fs::copy(path, &store).ok()).is_none() {
+            say_error("warning: Java's certificates were not found: it can reach intercepted hosts only");
+        }
+        let mut command = Command::new(tool);
+        command.args(["-importcert", "-noprompt", "-alias", "countersign", "-storepass", JAVA_PASSWORD]);
+        command.arg("-keystore").arg(&store).arg("-file").arg(self.ours()).env_clear();
+        let output = command.output().ok()?;
+        if !output.status.success() {
+            say_error("warning: keytool could not make a trust store: Java reaches no intercepted host");
+            return None;
+        }
+        Some(store)
     }
 
     fn ours(&self) -> std::path::PathBuf {

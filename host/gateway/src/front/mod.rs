@@ -27,7 +27,7 @@ use serde_json::Value;
 pub use admin::Admin;
 pub use proxy::Tunnels;
 pub use server::{Acceptor, Door, serve};
-pub use tls::TlsAcceptors;
+pub use tls::{Certificates, Side};
 
 use crate::problem::{Code, Problem};
 use crate::purchase::{Body, full};

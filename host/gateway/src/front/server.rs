@@ -14,9 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 
-use super::tls::Certificate;
+use super::tls::{Certificate, Terminator};
 use super::{Admin, Answer, admin, agent, proxy, refuse};
 use crate::problem::{Code, Problem};
 use crate::state::Gateway;
@@ -66,7 +65,7 @@ pub struct Acceptor {
     /// The socket.
     pub listener: TcpListener,
     /// TLS, required for anything but loopback.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Terminator>,
 }
 
 impl Acceptor {
@@ -74,7 +73,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, tls: Option<Terminator>) -> io::Result<Self> {
         // The usual queue of 128 would make a burst of agents wait a second and more for a retried SYN.
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
@@ -114,7 +113,7 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
                 },
             },
         };
-        let (stop, tls) = (stop.clone(), acceptor.tls.clone());
+        let (stop, tls) = (stop.clone(), acceptor.tls.as_ref().map(Terminator::acceptor));
         connections.spawn(async move {
             let _slot = slot;
             if let Err(error) = stream.set_nodelay(true) {

@@ -1,34 +1,157 @@
-//! TLS of the two listeners: one certificate for both, and authorities for those who may connect as agents.
+//! TLS of the two listeners: one certificate for both, and authorities for those who may connect as agents. The files
+//! are read again when they change: certificates are renewed more often than gateways are restarted.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use http::Request;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::config::permissions::{Kind, check_private};
 use crate::config::{Config, Tls};
 use crate::problem::{Code, Problem};
+use crate::state::Gateway;
 
-/// How each listener accepts.
-pub struct TlsAcceptors {
-    /// Agents: with a certificate of their own, if authorities for them are configured.
-    pub agents: TlsAcceptor,
-    /// Operators: never with one.
-    pub operators: TlsAcceptor,
+/// How often the files are looked at, in milliseconds.
+const LOOK_MS: u64 = 5_000;
+
+/// The listeners' certificates, as their files were when they were last usable.
+pub struct Certificates {
+    files: Tls,
+    now: ArcSwap<TlsAcceptors>,
+    /// Digest of the files that were read last, usable or not.
+    read: Mutex<[u8; 32]>,
 }
 
-impl TlsAcceptors {
+/// What became of looking at the files again.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// They are as they were.
+    Same,
+    /// They are in use.
+    Renewed,
+    /// They cannot be used, and what was in use still is.
+    Unusable(String),
+}
+
+impl Certificates {
     /// Reads the files.
     ///
     /// # Errors
     /// Which of them cannot be used.
-    pub fn new(files: &Tls) -> Result<Self, String> {
+    pub fn open(files: &Tls) -> Result<Arc<Self>, String> {
+        let read = digest(files)?;
+        let now = ArcSwap::from_pointee(TlsAcceptors::new(files)?);
+        Ok(Arc::new(Self { files: files.clone(), now, read: Mutex::new(read) }))
+    }
+
+    /// For one listener.
+    #[must_use]
+    pub fn of(self: &Arc<Self>, side: Side) -> Terminator {
+        Terminator { certificates: Arc::clone(self), side }
+    }
+
+    fn look(&self) -> Look {
+        let found = digest(&self.files);
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match found {
+            Ok(found) if found == *read => return Look::Same,
+            found => found,
+        };
+        // Said once for each content that is not usable, such as a certificate whose key is not written yet.
+        *read = found.as_ref().copied().unwrap_or_default();
+        let renewed = found.and_then(|_| {
+            check_private(&self.files.key, Kind::Secret).map_err(|e| e.to_string())?;
+            TlsAcceptors::new(&self.files)
+        });
+        match renewed {
+            Ok(renewed) => {
+                self.now.store(Arc::new(renewed));
+                Look::Renewed
+            }
+            Err(why) => Look::Unusable(why),
+        }
+    }
+
+    /// Follows the files until the gateway stops. Open connections go on under what they began with.
+    pub async fn follow(self: Arc<Self>, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                _ = stop.changed() => return,
+                () = gateway.clock.sleep(LOOK_MS) => {}
+            }
+            match self.look() {
+                Look::Same => {}
+                Look::Renewed => {
+                    tracing::info!(cert = %self.files.cert.display(), "the listeners' certificate is renewed")
+                }
+                Look::Unusable(why) => {
+                    tracing::error!(why, "the listeners keep their certificate: the new files cannot be used")
+                }
+            }
+        }
+    }
+}
+
+/// Of all the files together.
+fn digest(files: &Tls) -> Result<[u8; 32], String> {
+    let mut digest = Sha256::new();
+    for file in [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].into_iter().flatten() {
+        let bytes = std::fs::read(file).map_err(|e| named(file, &e))?;
+        // Who may read a file counts, too: putting that right is a change.
+        let changed = std::fs::metadata(file).map_err(|e| named(file, &e))?;
+        digest.update(changed.ctime().to_be_bytes());
+        digest.update(changed.ctime_nsec().to_be_bytes());
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    }
+    Ok(digest.finalize().into())
+}
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    /// Agents: with a certificate of their own, if authorities for them are configured.
+    Agents,
+    /// Operators: never with one.
+    Operators,
+}
+
+/// TLS of one listener.
+#[derive(Clone)]
+pub struct Terminator {
+    certificates: Arc<Certificates>,
+    side: Side,
+}
+
+impl Terminator {
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let now = self.certificates.now.load();
+        match self.side {
+            Side::Agents => now.agents.clone(),
+            Side::Operators => now.operators.clone(),
+        }
+    }
+}
+
+/// How each listener accepts.
+struct TlsAcceptors {
+    agents: TlsAcceptor,
+    operators: TlsAcceptor,
+}
+
+impl TlsAcceptors {
+    fn new(files: &Tls) -> Result<Self, String> {
         let certificates = certificates(&files.cert)?;
         let key = || PrivateKeyDer::from_pem_file(&files.key).map_err(|e| named(&files.key, &e));
         let plain = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates.clone(), key()?);
@@ -153,6 +276,52 @@ mod tests {
             assert!(why.contains(unusable), "{why}");
         }
     }
+
+    #[tokio::test]
+    async fn renewed_files_serve_and_unusable_ones_change_nothing() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let put = |from: &str, to: &str| {
+            std::fs::copy(file(from), place(to)).unwrap();
+            std::fs::set_permissions(place(to), std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        put("server.pem", "cert.pem");
+        put("server.key", "key.pem");
+        put("authority.pem", "ca.pem");
+        let files = Tls { cert: place("cert.pem"), key: place("key.pem"), client_ca: Some(place("ca.pem")) };
+        let certificates = Certificates::open(&files).unwrap();
+        let (agents, operators) = (certificates.of(Side::Agents), certificates.of(Side::Operators));
+        assert!(is_served(&agents.acceptor(), Some("agent")).await && is_served(&operators.acceptor(), None).await);
+        assert_eq!(certificates.look(), Look::Same);
+        // Half of a renewal: the certificate is there, its key is not yet.
+        put("stranger.pem", "cert.pem");
+        assert!(matches!(certificates.look(), Look::Unusable(_)));
+        assert_eq!(certificates.look(), Look::Same, "said once");
+        assert!(is_served(&operators.acceptor(), None).await, "what was usable still serves");
+        put("stranger.key", "key.pem");
+        assert_eq!(certificates.look(), Look::Renewed);
+        assert!(
+            !is_served(&operators.acceptor(), None).await,
+            "another certificate, which the client does not believe"
+        );
+        put("server.pem", "cert.pem");
+        put("server.key", "key.pem");
+        assert_eq!(certificates.look(), Look::Renewed);
+        std::fs::remove_file(&files.key).unwrap();
+        assert!(matches!(certificates.look(), Look::Unusable(why) if why.contains("key.pem")));
+        put("server.key", "key.pem");
+        std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(certificates.look(), Look::Unusable(why) if why.contains("key.pem")), "others could read it");
+        // Other authorities: who was let in by the old ones is not.
+        put("server.key", "key.pem");
+        put("stranger.pem", "ca.pem");
+        assert_eq!(certificates.look(), Look::Renewed);
+        assert!(!is_served(&agents.acceptor(), Some("agent")).await);
+        assert!(is_served(&operators.acceptor(), None).await);
+    }
+
     #[test]
     fn an_agent_may_have_a_certificate_of_its_own() {
         let token = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";

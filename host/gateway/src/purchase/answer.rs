@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Answer, PaymentFacts, PaymentView};
+use countersign_core::ledger::{Answer, Fut, PaymentFacts, PaymentView};
 use countersign_core::payment::State;
+use countersign_core::seams::Clock;
 use countersign_core::web::dropped_response_header;
+use http::header::{CACHE_CONTROL, CONNECTION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Full};
@@ -16,7 +18,7 @@ use tracing::{Instrument, info_span};
 
 use crate::admission::Place;
 pub use crate::egress::Body;
-use crate::egress::{CallError, Dialer};
+use crate::egress::CallError;
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::state::Gateway;
@@ -58,8 +60,16 @@ impl Reply {
         currency: &str,
     ) -> Self {
         let mut reply = Self { status, headers, body: full(Bytes::new()) };
+        reply.keep_out_of_caches();
         reply.tell(id, facts, state, currency);
         reply
+    }
+
+    /// Who has paid has paid for itself: no cache between it and us may give this answer to others, whatever the seller says.
+    fn keep_out_of_caches(&mut self) {
+        let stored = self.headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+        let never = stored.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store"));
+        self.set("cache-control", if never { "no-store" } else { "private" });
     }
 
     fn tell(&mut self, id: PaymentId, facts: &PaymentFacts, state: State, currency: &str) {
@@ -103,7 +113,14 @@ impl Reply {
 #[must_use]
 pub(super) fn filter_headers(from: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    // What a seller's `Connection` names belongs to that connection.
+    let named = from.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<String> =
+        named.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
     for (name, value) in from {
+        if named.iter().any(|named| named == name.as_str()) {
+            continue;
+        }
         let renamed = match name.as_str() {
             "location" => Some("countersign-seller-location"),
             "set-cookie" => Some("countersign-seller-set-cookie"),
@@ -148,7 +165,7 @@ pub(super) struct Landing {
 pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&gateway.dialer, body, &mut Some(sender), &mut Copy::default()).await;
+        pump(&gateway, body, &mut Some(sender), &mut Copy::default()).await;
         drop(place);
     });
     channel.boxed_unsync()
@@ -166,12 +183,12 @@ pub(super) fn stream_paid(
     let task = async move {
         let mut copy = Copy { limit: landing.keep.as_ref().map_or(0, |_| landing.max_bytes), ..Copy::default() };
         let mut sender = Some(sender);
-        let pumped = pump(&gateway.dialer, body, &mut sender, &mut copy);
+        let pumped = pump(&gateway, body, &mut sender, &mut copy);
         // The answer ends when its outcome is durable: whatever the agent asks next will know it.
         let (arrived, ()) = tokio::join!(pumped, recorded);
         let taken = match &mut sender {
             // Whoever left meanwhile has not got what was passed on. Where nothing was, there is nothing to take.
-            Some(open) if copy.passed => open.send_data(Bytes::new()).await.is_ok(),
+            Some(open) if copy.passed => taken(open, Bytes::new(), &*gateway.clock).await,
             other => other.is_some(),
         };
         landing.flight.land();
@@ -199,6 +216,9 @@ pub(super) fn stream_paid(
     channel.boxed_unsync()
 }
 
+/// How long an agent may take for a piece of an answer, and how long one is read that nobody listens to, in
+/// milliseconds.
+const PATIENCE_MS: u64 = 300_000;
 /// Bytes of a kept answer that go out at a time.
 const PIECE: usize = 16 << 10;
 
@@ -211,12 +231,12 @@ pub(super) fn deliver(gateway: Arc<Gateway>, payment: PaymentId, body: Vec<u8>) 
         // In pieces: one is taken only when those before it are on their way.
         while !body.is_empty() {
             let piece = body.split_to(body.len().min(PIECE));
-            if sender.send_data(piece).await.is_err() {
+            if !taken(&mut sender, piece, &*gateway.clock).await {
                 return;
             }
         }
         // The channel holds one frame: this empty one goes in when the last was taken.
-        if sender.send_data(Bytes::new()).await.is_err() {
+        if !taken(&mut sender, Bytes::new(), &*gateway.clock).await {
             return;
         }
         let recorded = match gateway.clock.now() {
@@ -250,24 +270,50 @@ impl Copy {
     }
 }
 
+/// Whether an agent takes a piece, in time. One that reads nothing any more counts as gone: its call has a place, and
+/// its purchase a lock.
+async fn taken(sender: &mut Sender<Bytes, CallError>, piece: Bytes, clock: &dyn Clock) -> bool {
+    tokio::select! {
+        sent = sender.send_data(piece) => sent.is_ok(),
+        () = clock.sleep(PATIENCE_MS) => false,
+    }
+}
+
+async fn over(wait: &mut Option<Fut<'_, ()>>) {
+    match wait {
+        Some(wait) => wait.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Passes a body on while somebody listens; true if the seller sent all of it. The sender is gone
 /// afterwards if the agent did not take all that came.
 async fn pump(
-    dialer: &Dialer,
+    gateway: &Gateway,
     mut body: Incoming,
     sender: &mut Option<Sender<Bytes, CallError>>,
     copy: &mut Copy,
 ) -> bool {
+    // What nobody listens to is read on for repeats, and not for ever.
+    let mut alone = None;
     loop {
-        match dialer.next_frame(&mut body).await {
+        if sender.is_none() && alone.is_none() {
+            alone = Some(gateway.clock.sleep(PATIENCE_MS));
+        }
+        let next = tokio::select! {
+            next = gateway.dialer.next_frame(&mut body) => next,
+            () = over(&mut alone) => return false,
+        };
+        match next {
             Ok(None) => return true,
             Ok(Some(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 copy.add(&data);
                 if let Some(open) = sender {
-                    match open.send_data(data).await {
-                        Ok(()) => copy.passed = true,
-                        Err(_) => *sender = None,
+                    if taken(open, data, &*gateway.clock).await {
+                        copy.passed = true;
+                    } else {
+                        *sender = None;
                     }
                 }
                 if sender.is_none() && copy.overflowed {
@@ -282,6 +328,72 @@ async fn pump(
                 }
                 return false;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::seams::ClockError;
+    use countersign_core::time::Timestamp;
+
+    use super::*;
+
+    /// Whoever waits has waited long enough.
+    struct Impatient;
+
+    impl Clock for Impatient {
+        fn now(&self) -> Result<Timestamp, ClockError> {
+            Ok(Timestamp::default())
+        }
+
+        fn sleep(&self, _: u64) -> Fut<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn random(&self, _: &mut [u8]) -> Result<(), ClockError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_any_more_counts_as_gone() {
+        let (mut sender, mut channel) = Channel::<Bytes, CallError>::new(1);
+        assert!(taken(&mut sender, Bytes::from_static(b"a"), &crate::clock::SystemClock).await);
+        // The one place is taken.
+        assert!(!taken(&mut sender, Bytes::from_static(b"b"), &Impatient).await);
+        assert_eq!(channel.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        assert!(taken(&mut sender, Bytes::from_static(b"c"), &crate::clock::SystemClock).await);
+        drop(channel);
+        assert!(!taken(&mut sender, Bytes::from_static(b"d"), &crate::clock::SystemClock).await);
+    }
+
+    #[test]
+    fn what_a_seller_says_of_caches_and_connections_stays_with_the_seller() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            headers
+        };
+        let seen = filter_headers(&headers(&[
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("x-end", "2"),
+            ("x-payment", "3"),
+        ]));
+        assert!(seen.get("x-hop").is_none() && seen.get("x-payment").is_none());
+        assert_eq!(seen["x-end"], "2");
+        for (said, told) in [
+            (&[("cache-control", "public, s-maxage=600")][..], "private"),
+            (&[("cache-control", "max-age=5"), ("cache-control", "No-Store")][..], "no-store"),
+            (&[][..], "private"),
+        ] {
+            let mut reply = Reply { status: StatusCode::OK, headers: headers(said), body: full("") };
+            reply.keep_out_of_caches();
+            let values: Vec<_> = reply.headers.get_all(CACHE_CONTROL).iter().collect();
+            assert_eq!(values, [told], "{said:?}");
         }
     }
 }

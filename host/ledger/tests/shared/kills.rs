@@ -10,7 +10,7 @@ use crate::fleet::{Dice, Gateway, database, until, until_it_writes};
 use crate::worker::{SPAN, Told, Worker, expected, states, text};
 
 /// Kills, unless the environment says otherwise.
-const KILLS: u64 = 64;
+const KILLS: u64 = 200;
 
 #[test]
 fn gateways_that_are_killed_lose_nothing_and_spend_nothing_twice() {
