@@ -665,3 +665,53 @@ fn who_comes_when_all_connections_are_taken_is_told_to_come_back() {
     let served = wait_for(SOON, || (till.agent().get("/v1/budgets").status == 200).then_some(()));
     assert!(served.is_some(), "it stays full");
 }
+
+#[test]
+fn slow_callers_end_and_others_are_served_meanwhile() {
+    use std::io::{Read as _, Write as _};
+    let till = Till::open();
+    let address = till.gateway.url.trim_start_matches("http://").to_owned();
+    let body = "POST /v1/fetch HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer TOKEN\r\nContent-Length: 900\r\n\r\n{";
+    let body = body.replace("TOKEN", countersign_tests::config::SCOUT_TOKEN);
+    // A head that never ends, and a body that drips a byte a second: what is answered, and that it ends at all.
+    let drip = |begin: String, drops: &'static [u8]| {
+        let address = address.clone();
+        thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(begin.as_bytes()).unwrap();
+            let mut dripping = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                while dripping.write_all(drops).is_ok() {
+                    thread::sleep(Duration::from_secs(1))
+                }
+            });
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let (mut answer, mut chunk) = (Vec::new(), [0; 4_096]);
+            loop {
+                match stream.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(n) => answer.extend_from_slice(&chunk[..n]),
+                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => break,
+                    Err(e) => panic!("it does not end: {e}"),
+                }
+            }
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    };
+    let head = drip("GET /v1/budgets HTTP/1.1\r\nHost: a\r\n".to_owned(), b"X-A: b\r\n");
+    let body = drip(body, b" ");
+    bought(&till.agent().fetch(&till.v2("/cheap"), json!({})), "0.001");
+    let head = head.join().unwrap();
+    assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
+    let body = body.join().unwrap();
+    assert!(body.starts_with("HTTP/1.1 400") && body.contains("did not arrive"), "{body}");
+    assert_eq!(till.amounts(), [1000]);
+}
+
+#[test]
+fn keys_are_in_no_core_dump() {
+    let till = Till::open();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", till.gateway.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+}

@@ -217,8 +217,7 @@ fn exchange(kept: &mut Option<BufReader<TcpStream>>, address: &str, request: &[u
             Some(_) => {}
         }
     }
-    let take =
-        |stream: &mut BufReader<TcpStream>, length: usize| stream.read_exact(&mut vec![0; length]).map_err(told);
+    let take = |stream: &mut BufReader<TcpStream>, length: usize| stream.read_exact(&mut vec![0; length]).map_err(told);
     if chunked {
         loop {
             let length = usize::from_str_radix(&line(&mut stream)?, 16).map_err(|e| e.to_string())?;
