@@ -13,7 +13,7 @@ use super::{Answer, body, json, mcp, not_found, outcome, page, payment_filter, q
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
-use crate::purchase::{Call, MAX_BODY, MAX_ORDER, Reply, buy, quote};
+use crate::purchase::{Call, MAX_BODY, MAX_ORDER, Reply, buy, mcp_server, quote};
 use crate::state::{Gateway, Snapshot};
 use crate::telemetry::TraceParent;
 use crate::views::{self, Viewer};
@@ -45,7 +45,11 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
         (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request).await,
         (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request).await,
         (&Method::POST, ["v1", "sign"]) => signed(gateway, token.as_deref(), request).await,
-        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL).await,
+        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL, None).await,
+        (_, ["mcp", server]) => {
+            mcp_server(config, server, &caller.principal)?;
+            mcp::answer(gateway, token, request, MAX_CALL, Some(server)).await
+        }
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
             let principal = &caller.principal;
@@ -99,15 +103,15 @@ pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<S
 
 /// The call that a request carries.
 async fn read_call(gateway: &Gateway, request: Request<Incoming>) -> Result<Call, Problem> {
-    let purchase = named(&request);
+    let purchase = named(request.headers());
     let parent = TraceParent::of(request.headers());
     let bytes = body(gateway, request, MAX_CALL).await?;
     Ok(Call { parent, ..Call::parse(&bytes, purchase.as_deref())? })
 }
 
 /// The purchase that a request names in its header.
-fn named(request: &Request<Incoming>) -> Option<String> {
-    let purchase = request.headers().get("countersign-purchase");
+pub(super) fn named(headers: &http::HeaderMap) -> Option<String> {
+    let purchase = headers.get("countersign-purchase");
     purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned())
 }
 
@@ -125,7 +129,7 @@ async fn fetch(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Inco
 }
 
 async fn signed(gateway: Arc<Gateway>, token: Option<&str>, request: Request<Incoming>) -> Result<Answer, Problem> {
-    let purchase = named(&request);
+    let purchase = named(request.headers());
     let parent = TraceParent::of(request.headers());
     let bytes = body(&gateway, request, MAX_ORDER).await?;
     let call = Call { parent, ..Call::parse_order(&bytes, purchase.as_deref())? };

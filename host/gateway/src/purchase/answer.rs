@@ -120,6 +120,34 @@ pub(super) fn filter_headers(from: &HeaderMap) -> HeaderMap {
     headers
 }
 
+/// Where an answer's body comes from.
+pub(super) enum Source {
+    /// The seller, as it sends it.
+    Wire(Incoming),
+    /// It is here already, and none of it is missing.
+    Here(Bytes),
+}
+
+impl Source {
+    async fn next(&mut self, dialer: &Dialer) -> Result<Option<Bytes>, CallError> {
+        let body = match self {
+            Self::Here(bytes) if bytes.is_empty() => return Ok(None),
+            Self::Here(bytes) => return Ok(Some(bytes.split_to(bytes.len().min(PIECE)))),
+            Self::Wire(body) => body,
+        };
+        loop {
+            match dialer.next_frame(body).await? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What is done once a paid answer has been passed on.
 pub(super) struct Landing {
     /// The payment.
@@ -142,7 +170,7 @@ pub(super) struct Landing {
 pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incoming) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&dialer.dialer, body, &mut Some(sender), &mut Copy::default()).await;
+        pump(&dialer.dialer, Source::Wire(body), &mut Some(sender), &mut Copy::default()).await;
     });
     channel.boxed_unsync()
 }
@@ -151,7 +179,7 @@ pub(super) fn stream(dialer: std::sync::Arc<crate::state::Gateway>, body: Incomi
 /// agent has gone: it is paid for, and a repeated call can be given it.
 pub(super) fn stream_paid(
     gateway: std::sync::Arc<crate::state::Gateway>,
-    body: Incoming,
+    body: Source,
     landing: Landing,
     recorded: impl Future<Output = ()> + Send + 'static,
 ) -> Body {
@@ -192,7 +220,7 @@ pub(super) fn stream_paid(
     channel.boxed_unsync()
 }
 
-/// Bytes of a kept answer that go out at a time.
+/// Bytes of an answer that is here already that go out at a time.
 const PIECE: usize = 16 << 10;
 
 /// Gives a kept answer to a purchase whose answer had not arrived, and records that it has now: until then
@@ -247,15 +275,14 @@ impl Copy {
 /// afterwards if the agent did not take all that came.
 async fn pump(
     dialer: &Dialer,
-    mut body: Incoming,
+    mut body: Source,
     sender: &mut Option<Sender<Bytes, CallError>>,
     copy: &mut Copy,
 ) -> bool {
     loop {
-        match dialer.next_frame(&mut body).await {
+        match body.next(dialer).await {
             Ok(None) => return true,
-            Ok(Some(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
+            Ok(Some(data)) => {
                 copy.add(&data);
                 if let Some(open) = sender {
                     match open.send_data(data).await {
