@@ -234,6 +234,36 @@ fn rule_01_a_lost_answer_is_asked_for_with_the_same_authorization() {
 }
 
 #[test]
+fn a_tool_that_fails_after_it_was_paid_stays_unresolved() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&fails);
+    let upstream = Upstream::start(move |call, before| {
+        if call.nonce().is_none() || !now.load(Ordering::SeqCst) {
+            return honest(call, before);
+        }
+        match call.params["name"].as_str().unwrap() {
+            "error" => call.error(&json!({"code": -32_603, "message": "it broke", "data": terms(1)})),
+            _ => call.result(&json!({"isError": true, "content": [{"type": "text", "text": "it broke"}]})),
+        }
+    });
+    let scene = scene(&upstream);
+    for name in ["result", "error"] {
+        fails.store(true, Ordering::SeqCst);
+        let broke = buy(&scene, name);
+        assert!(text(&broke, "/content/0/text").contains("it broke"), "{broke}");
+        assert_eq!((&broke["isError"], &broke["_meta"]["countersign/state"]), (&json!(true), &json!("unknown")));
+        assert!(!broke.to_string().contains("accepts"), "{broke}");
+        fails.store(false, Ordering::SeqCst);
+        let bought = buy(&scene, name);
+        assert_eq!(text(&bought, "/content/0/text"), "goods");
+        assert_eq!(bought["_meta"]["countersign/payment"], broke["_meta"]["countersign/payment"]);
+        let calls = upstream.calls();
+        let nonces: Vec<&str> = calls.iter().filter_map(Called::nonce).collect();
+        assert!(nonces.len() == 2 && nonces[0] == nonces[1], "{nonces:?}");
+    }
+}
+
+#[test]
 fn a_price_that_changes_is_not_paid_twice() {
     let upstream = Upstream::start(|call, before| match call.params["name"].as_str().unwrap() {
         // Asks for more once it was paid.
