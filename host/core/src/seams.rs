@@ -121,4 +121,20 @@ pub trait Rail: Send + Sync {
     /// What the answer to a paid request says about the payment. It does not judge the status; only
     /// a 2xx with a valid receipt counts as accepted.
     fn receipt(&self, authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt;
+
+    /// As [`Rail::offers`], for terms that are a JSON document of their own, as in an MCP tool's answer.
+    ///
+    /// # Errors
+    /// As for [`Rail::offers`].
+    fn offers_in(&self, terms: &[u8], payer: Address) -> Result<Offers, RailError>;
+
+    /// The payment as one JSON object, for where there are no headers. The same arguments give the same bytes.
+    ///
+    /// # Errors
+    /// When what the seller demands beside the payment cannot be added.
+    fn document(&self, authorization: &Authorization, signature: &Signature65) -> Result<String, RailError>;
+
+    /// As [`Rail::receipt`], for a receipt that is a JSON document of its own. `status` is what the answer would have
+    /// over HTTP: 402 for another demand.
+    fn receipt_in(&self, authorization: &Authorization, status: u16, receipt: &[u8]) -> Receipt;
 }

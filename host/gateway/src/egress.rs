@@ -33,11 +33,13 @@ pub struct Patience {
     pub head_ms: u64,
     /// For the next piece of a body, in milliseconds.
     pub idle_ms: u64,
+    /// For a whole answer that is only of use as a whole, once its head has come, in milliseconds.
+    pub whole_ms: u64,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connect_ms: 10_000, head_ms: 60_000, idle_ms: 30_000 }
+        Self { connect_ms: 10_000, head_ms: 60_000, idle_ms: 30_000, whole_ms: 120_000 }
     }
 }
 
@@ -282,12 +284,13 @@ impl Dialer {
     /// # Errors
     /// [`CallError::Broken`].
     pub async fn next_frame(&self, body: &mut Incoming) -> Result<Option<Frame<Bytes>>, CallError> {
-        match self.within(self.patience.idle_ms, body.frame()).await {
-            None => Err(CallError::Broken("the body stopped arriving".to_owned())),
-            Some(None) => Ok(None),
-            Some(Some(Ok(frame))) => Ok(Some(frame)),
-            Some(Some(Err(error))) => Err(CallError::Broken(describe(&error))),
-        }
+        let next = self.within(self.patience.idle_ms, frame(body)).await;
+        next.unwrap_or_else(|| Err(CallError::Broken("the body stopped arriving".to_owned())))
+    }
+
+    /// Waits for a whole answer, however it comes; none: it took too long.
+    pub async fn whole<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.within(self.patience.whole_ms, future).await
     }
 
     /// A whole body of at most `limit` bytes; none if it is larger. All of it must arrive within the
@@ -330,6 +333,14 @@ impl Connection {
         let usable = !open.sender.is_closed() && open.sender.ready().await.is_ok();
         usable.then_some(open)
     }
+}
+
+/// The next piece of a body. Who calls this bounds the time.
+///
+/// # Errors
+/// [`CallError::Broken`].
+pub(crate) async fn frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, CallError> {
+    body.frame().await.transpose().map_err(|error| CallError::Broken(describe(&error)))
 }
 
 async fn handshake<S>(stream: S) -> Result<Connection, hyper::Error>

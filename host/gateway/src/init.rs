@@ -316,7 +316,8 @@ mod tests {
         let secret = report.config.with_file_name("webhook.secret");
         fs::write(&secret, "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYg==\n").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let environment: Environment = [("OTLP_AUTHORIZATION", "Bearer x")].into_iter().collect();
+        let environment: Environment =
+            [("OTLP_AUTHORIZATION", "Bearer x"), ("WEATHER_MCP_TOKEN", "Bearer y")].into_iter().collect();
         let config = Config::load(&report.config, &environment).unwrap_or_else(|e| panic!("{e}"));
         assert!(config.gateway.tls.is_some() && !config.networks.is_empty() && !config.egress.ports.is_empty());
     }

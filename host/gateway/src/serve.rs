@@ -31,6 +31,7 @@ use crate::shadow::Shadows;
 use crate::state::Gateway;
 use crate::stops::Stops;
 use crate::telemetry::{self, Exporter, Sink, Source, Telemetry};
+use crate::upstream::Upstreams;
 use crate::vouch::Vouch;
 use crate::{reconcile, reload, store, wallet, watch as watching};
 
@@ -202,6 +203,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         vouch: ca,
         issuers: Issuers::default(),
         tunnels: Tunnels::default(),
+        upstreams: Upstreams::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
     });

@@ -24,6 +24,7 @@ use crate::rate::RateLimiter;
 use crate::shadow::Shadows;
 use crate::stops::Stops;
 use crate::telemetry::Telemetry;
+use crate::upstream::Upstreams;
 use crate::vouch::Vouch;
 
 /// Configuration and policies of one generation. A purchase pins one and never sees another.
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub issuers: Issuers,
     /// Connections through the proxy.
     pub tunnels: Tunnels,
+    /// Sessions with MCP servers.
+    pub upstreams: Upstreams,
     /// Where this gateway listens; no purchase may go there.
     pub listeners: [std::net::SocketAddr; 2],
     /// Where people reach this gateway, for links: `http://127.0.0.1:8402`.

@@ -1,6 +1,6 @@
 """The official MCP client, driven by one JSON order a line on standard input; answers the same way.
 
-client.py MODE http URL            the token is in TOKEN
+client.py MODE http URL            the token is in TOKEN; headers beside it, as JSON, in HEADERS
 client.py MODE stdio BINARY URL    the token is handed on as COUNTERSIGN_AGENT_TOKEN
 
 MODE is how the version is negotiated: `legacy` for the handshake, `auto`, or a version.
@@ -33,7 +33,8 @@ async def call(client, order):
         waits.set()
         say({"progress": done, "total": total, "message": message})
 
-    made = asyncio.create_task(client.call_tool(order["tool"], order.get("arguments"), progress_callback=progress))
+    said = {"progress_callback": progress, "meta": order.get("meta")}
+    made = asyncio.create_task(client.call_tool(order["tool"], order.get("arguments"), **said))
     if order.get("give_up"):
         await waits.wait()
         made.cancel()
@@ -66,7 +67,7 @@ async def main(mode, kind, *where):
         env = {"COUNTERSIGN_AGENT_TOKEN": token}
         server = StdioServerParameters(command=binary, args=["mcp", "--gateway", url], env=env)
         return await serve(Client(server, mode=mode))
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}"} | json.loads(os.environ.get("HEADERS", "{}"))
     async with httpx2.AsyncClient(headers=headers, timeout=120, trust_env=False) as http:
         return await serve(Client(streamable_http_client(where[0], http_client=http), mode=mode))
 

@@ -1,5 +1,6 @@
 //! The MCP door: the official Python client lists, asks, buys, waits and is refused, over HTTP and over standard input,
-//! against the real binary, a chain and sellers in this process. Then what no client of good faith would send.
+//! against the real binary, a chain and sellers in this process. Then what no client of good faith would send; and, behind
+//! `/mcp/NAME`, the official x402 seller for MCP and servers of no good faith at all.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,8 +10,11 @@
 )]
 
 mod buying;
+mod hostile;
 mod limits;
 mod model;
+mod servers;
+mod tools;
 mod transport;
 
 use countersign_tests::{
@@ -42,7 +46,11 @@ impl Scene {
 
     /// With more policies, and with the configuration changed.
     fn with<const N: usize>(more: [Policy; N], change: impl FnOnce(Config) -> Config) -> Self {
-        let world = LocalWorld::start();
+        Self::around(LocalWorld::start(), more, change)
+    }
+
+    /// The same around a world that is there already.
+    fn around<const N: usize>(world: LocalWorld, more: [Policy; N], change: impl FnOnce(Config) -> Config) -> Self {
         let config = world.config(&SELLERS, [Policy::vendors(), caps("5.00")].into_iter().chain(more));
         Self { gateway: Gateway::start(change(config)), world }
     }

@@ -31,14 +31,23 @@ pub(crate) struct Model {
 
 impl Model {
     /// Connects; over standard input the client starts `countersign mcp` itself.
-    pub(crate) fn connect(gateway: &Gateway, (way, mode): (&str, &str), token: &str) -> Self {
+    pub(crate) fn connect(gateway: &Gateway, way: (&str, &str), token: &str) -> Self {
+        Self::started(gateway, "/mcp", way, token, &json!({}))
+    }
+
+    /// Connects to the server of others at `/mcp/NAME`, over HTTP, with more headers.
+    pub(crate) fn connect_to(gateway: &Gateway, name: &str, mode: &str, token: &str, headers: &Value) -> Self {
+        Self::started(gateway, &format!("/mcp/{name}"), ("http", mode), token, headers)
+    }
+
+    fn started(gateway: &Gateway, path: &str, (way, mode): (&str, &str), token: &str, headers: &Value) -> Self {
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/mcp");
         let python = peers.join(".tools/bin/python");
         assert!(python.exists(), "the MCP client is not installed: run `make test`");
         let mut command = Command::new(python);
-        command.arg(peers.join("client.py")).args([mode, way]).env("TOKEN", token);
+        command.arg(peers.join("client.py")).args([mode, way]).env("TOKEN", token).env("HEADERS", headers.to_string());
         match way {
-            "http" => command.arg(format!("{}/mcp", gateway.url)),
+            "http" => command.arg(format!("{}{path}", gateway.url)),
             _ => command.arg(binary()).arg(&gateway.url),
         };
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -80,7 +89,12 @@ impl Model {
 
     /// The result of a call, whole.
     pub(crate) fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.order(&json!({"do": "call", "tool": tool, "arguments": arguments}));
+        self.call_with(tool, arguments, &Value::Null)
+    }
+
+    /// The result of a call with this `_meta`, whole.
+    pub(crate) fn call_with(&mut self, tool: &str, arguments: Value, meta: &Value) -> Value {
+        self.order(&json!({"do": "call", "tool": tool, "arguments": arguments, "meta": meta}));
         let mut answer = self.answer();
         let result = answer.get_mut("result").map(Value::take);
         result.unwrap_or_else(|| panic!("{tool} {arguments}: {answer}"))

@@ -77,4 +77,16 @@ impl Rail for X402 {
     fn receipt(&self, authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt {
         receipt::read(authorization, status, headers)
     }
+
+    fn offers_in(&self, terms: &[u8], payer: Address) -> Result<Offers, RailError> {
+        offer::read_document("the terms", terms, MAX_BODY_TERMS, &self.assets, payer)
+    }
+
+    fn document(&self, authorization: &Authorization, signature: &Signature65) -> Result<String, RailError> {
+        payment::document(authorization, signature, MAX_BODY_TERMS)
+    }
+
+    fn receipt_in(&self, authorization: &Authorization, status: u16, receipt: &[u8]) -> Receipt {
+        receipt::read_document(authorization, status, receipt)
+    }
 }

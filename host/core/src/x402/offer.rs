@@ -203,9 +203,21 @@ pub(super) fn read(challenge: &Challenge<'_>, assets: &AssetTable, payer: Addres
     else {
         return read_body(challenge.body, assets, payer);
     };
-    let bad = |problem: String| RailError::malformed("PAYMENT-REQUIRED", problem);
-    let bytes = header::decode(value, MAX_HEADER_TERMS).map_err(|p| bad(p.to_owned()))?;
-    let json = Json::parse(&bytes, MAX_HEADER_TERMS).map_err(|e| bad(e.to_string()))?;
+    let bad = |problem: &str| RailError::malformed("PAYMENT-REQUIRED", problem);
+    let bytes = header::decode(value, MAX_HEADER_TERMS).map_err(bad)?;
+    read_document("PAYMENT-REQUIRED", &bytes, MAX_HEADER_TERMS, assets, payer)
+}
+
+/// Reads terms that are a JSON document of their own, of either version.
+pub(super) fn read_document(
+    place: &str,
+    bytes: &[u8],
+    limit: usize,
+    assets: &AssetTable,
+    payer: Address,
+) -> Result<Offers, RailError> {
+    let bad = |problem: String| RailError::malformed(place, problem);
+    let json = Json::parse(bytes, limit).map_err(|e| bad(e.to_string()))?;
     if !json.is_object() {
         return Err(bad("expected a JSON object".to_owned()));
     }

@@ -118,38 +118,49 @@ impl fmt::Debug for PaymentHeader {
     }
 }
 
+/// The payment as a header.
 pub(super) fn present(authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError> {
-    let offer = &authorization.offer;
-    let payload = payload(authorization, signature);
-    let value = match offer.version {
-        // Both words are from our own tables, so they need no escaping.
-        Version::V1 => header::encode(&format!(
-            r#"{{"x402Version":1,"scheme":"{}","network":"{}","payload":{payload}}}"#,
-            offer.scheme, offer.network_name,
-        )),
-        Version::V2 => present_v2(authorization, &payload)?,
-    };
+    // Base64 makes four bytes of three.
+    let value = header::encode(&document(authorization, signature, MAX_PAYMENT_HEADER / 4 * 3)?);
     if value.len() > MAX_PAYMENT_HEADER {
         let (bytes, most) = (value.len(), MAX_PAYMENT_HEADER);
         return Err(RailError::HeaderTooLarge { bytes, most });
     }
-    let name = match offer.version {
+    let name = match authorization.offer.version {
         Version::V1 => "x-payment",
         Version::V2 => "payment-signature",
     };
     Ok(PaymentHeader { name, value })
 }
 
-fn present_v2(authorization: &Authorization, payload: &str) -> Result<String, RailError> {
+/// The payment as one JSON object, of about `room` bytes where leaving something out can achieve that.
+pub(super) fn document(
+    authorization: &Authorization,
+    signature: &Signature65,
+    room: usize,
+) -> Result<String, RailError> {
+    let offer = &authorization.offer;
+    let payload = payload(authorization, signature);
+    match offer.version {
+        // Both words are from our own tables, so they need no escaping.
+        Version::V1 => Ok(format!(
+            r#"{{"x402Version":1,"scheme":"{}","network":"{}","payload":{payload}}}"#,
+            offer.scheme, offer.network_name,
+        )),
+        Version::V2 => document_v2(authorization, &payload, room),
+    }
+}
+
+fn document_v2(authorization: &Authorization, payload: &str, room: usize) -> Result<String, RailError> {
     let offer = &authorization.offer;
     let compose = |extensions: Option<&str>| {
         let part = |key: &str, raw: Option<&str>| raw.map(|raw| format!(r#""{key}":{raw},"#)).unwrap_or_default();
-        header::encode(&format!(
+        format!(
             r#"{{"x402Version":2,{}"accepted":{},{}"payload":{payload}}}"#,
             part("resource", offer.resource.as_deref()),
             offer.raw,
             part("extensions", extensions),
-        ))
+        )
     };
     let Some(extensions) = offer.extensions.as_deref() else {
         return Ok(compose(None));
@@ -163,7 +174,7 @@ fn present_v2(authorization: &Authorization, payload: &str) -> Result<String, Ra
     }
     let value = compose(Some(extensions));
     // The echo of extensions is a courtesy; a payment that servers refuse for its size is none.
-    Ok(if value.len() > MAX_PAYMENT_HEADER { compose(None) } else { value })
+    Ok(if value.len() > room { compose(None) } else { value })
 }
 
 /// The extensions as they were received, with our payment's id put into the one object that asks

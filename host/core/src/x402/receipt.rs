@@ -50,24 +50,32 @@ pub(super) fn read(authorization: &Authorization, status: u16, headers: &[(Strin
         Version::V1 => &["x-payment-response", "payment-response"],
         Version::V2 => &["payment-response"],
     };
-    match try_read(authorization, status, headers, names) {
-        Ok(receipt) => receipt,
-        Err(Problem(code, message)) => Receipt::Invalid { code: code.to_owned(), message: message.to_owned() },
-    }
+    let receipt = match header::only(headers, names) {
+        Ok(None) => return Receipt::Absent,
+        Ok(Some(value)) => header::decode(value, MAX_RECEIPT).map_err(malformed),
+        Err(message) => Err(malformed(message)),
+    };
+    judged(receipt.and_then(|bytes| judge(authorization, status, &bytes)))
 }
 
-fn try_read(
-    authorization: &Authorization,
-    status: u16,
-    headers: &[(String, Vec<u8>)],
-    names: &[&'static str],
-) -> Result<Receipt, Problem> {
-    let malformed = |message| Problem("receipt-malformed", message);
-    let Some(value) = header::only(headers, names).map_err(malformed)? else {
-        return Ok(Receipt::Absent);
-    };
-    let bytes = header::decode(value, MAX_RECEIPT).map_err(malformed)?;
-    let json = Json::parse(&bytes, MAX_RECEIPT).map_err(|_| malformed("expected one JSON object, each key once"))?;
+/// A receipt that is a JSON document of its own.
+pub(super) fn read_document(authorization: &Authorization, status: u16, bytes: &[u8]) -> Receipt {
+    judged(judge(authorization, status, bytes))
+}
+
+fn judged(receipt: Result<Receipt, Problem>) -> Receipt {
+    receipt.unwrap_or_else(|Problem(code, message)| Receipt::Invalid {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    })
+}
+
+const fn malformed(message: &'static str) -> Problem {
+    Problem("receipt-malformed", message)
+}
+
+fn judge(authorization: &Authorization, status: u16, bytes: &[u8]) -> Result<Receipt, Problem> {
+    let json = Json::parse(bytes, MAX_RECEIPT).map_err(|_| malformed("expected one JSON object, each key once"))?;
     let transaction = transaction(&json)?;
     match json.get("success").and_then(Json::as_bool) {
         None => Err(malformed("success: expected true or false")),

@@ -37,7 +37,7 @@ pub struct When {
 impl When {
     const KEYS: &'static [&'static str] = &["agent", "user", "workspace", "role", "client", "project", "task"];
 
-    fn read(item: &Item<'_>) -> Read<Self> {
+    pub(super) fn read(item: &Item<'_>) -> Read<Self> {
         let mut table = item.table(Self::KEYS)?;
         let mut when = Self::default();
         let fields = [

@@ -12,6 +12,7 @@ mod error;
 mod identities;
 mod issuers;
 mod mandates;
+mod mcp_servers;
 pub mod names;
 pub mod permissions;
 mod policies;
@@ -44,6 +45,7 @@ pub use identities::{AgentConfig, OperatorConfig, OperatorRole, Scope, Subject};
 pub(crate) use issuers::vouched_for;
 pub use issuers::{Algorithm, ClaimNames, IssuerConfig, KeySource, Template};
 pub use mandates::{BudgetConfig, Door, MandateConfig, When};
+pub use mcp_servers::McpServer;
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
 pub use proxy::Proxy;
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Responses, Store, Tls};
@@ -95,6 +97,8 @@ pub struct Config {
     pub budgets: Vec<BudgetConfig>,
     /// `[vendor.*]`, in the order of the file: the first that matches a host says what it is.
     pub vendors: Vec<VendorConfig>,
+    /// `[mcp-server.*]`
+    pub mcp_servers: BTreeMap<String, McpServer>,
     /// `[[mandate]]`, in the order of the file: the first that matches decides.
     pub mandates: Vec<MandateConfig>,
     /// `[issuer.*]`
@@ -130,6 +134,7 @@ const SECTIONS: &[&str] = &[
     "policy",
     "budget",
     "vendor",
+    "mcp-server",
     "mandate",
     "issuer",
     "agent",
@@ -197,6 +202,7 @@ impl Config {
         let policies = root.named("policy", policies::name, |_, item| PolicyConfig::read(&item))?;
         let budgets = root.named("budget", BudgetConfig::name, |name, item| BudgetConfig::read(name, &item))?;
         let vendors = root.named("vendor", name, |name, item| VendorConfig::read(name, &item))?;
+        let mcp_servers = root.named("mcp-server", McpServer::name, |_, item| McpServer::read(&item))?;
         let mandates = read_mandates(&mut root)?;
         let issuers = root.named("issuer", IssuerConfig::name, |_, item| IssuerConfig::read(&item))?;
         let agents = root.named("agent", name, |name, item| AgentConfig::read(name, &item))?;
@@ -227,6 +233,7 @@ impl Config {
             policies: policies.into_iter().collect(),
             budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
             vendors: vendors.into_iter().map(|(_, vendor)| vendor).collect(),
+            mcp_servers: mcp_servers.into_iter().collect(),
             mandates,
             issuers: issuers.into_iter().collect(),
             agents: agents.into_iter().collect(),

@@ -77,6 +77,11 @@ impl Config {
             Some((name.clone(), ours.restrict(theirs)?))
         });
         config.issuers = kept.collect();
+        let kept = self.mcp_servers.iter().filter_map(|(name, ours)| {
+            let theirs = new.mcp_servers.get(name)?;
+            Some((name.clone(), ours.restrict(theirs)?))
+        });
+        config.mcp_servers = kept.collect();
         config.operators = both(&self.operators, &new.operators, |ours, theirs| {
             let (scope, roles) = match ours.scope.restrict(&theirs.scope) {
                 Some(scope) => (scope, ours.roles.intersection(&theirs.roles).copied().collect()),
@@ -92,7 +97,7 @@ impl Config {
 
 impl Config {
     /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token or a
-    /// certificate that the two do not agree on is nobody's.
+    /// certificate that the two do not agree on is nobody's, and an MCP server on whose credentials they differ is none.
     #[must_use]
     pub fn restrict_to_both(&self, file: &Self) -> Self {
         let mut config = self.restrict(file);
@@ -106,6 +111,7 @@ impl Config {
             let token = |config: &Self| config.operators.get(name).map(|operator| operator.token_sha256.clone());
             token(self) == token(file)
         });
+        config.mcp_servers.retain(|name, _| self.mcp_servers.get(name) == file.mcp_servers.get(name));
         config
     }
 }

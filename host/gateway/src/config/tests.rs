@@ -678,7 +678,7 @@ fn rule_15_what_the_operator_knows_about_vendors_is_read_strictly() {
         let hosts = if key == "hosts" { "" } else { "hosts = [\"a.example\"]\n" };
         told(with(&format!("[vendor.x]\n{hosts}{facts}")))
     };
-    for name in ["door", "mandate", "approved-value", "agent-judged", "agent-x"] {
+    for name in ["door", "mandate", "approved-value", "agent-judged", "agent-x", "mcp-tool"] {
         let said = refused("", &format!("facts = {{ {name} = \"x\" }}"));
         assert!(said.contains(name) && said.contains("the gateway itself states"), "{said}");
     }

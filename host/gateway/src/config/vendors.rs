@@ -21,7 +21,7 @@ pub struct VendorConfig {
 const KEYS: &[&str] = &["hosts", "facts"];
 /// Facts that the host itself states.
 const RESERVED: [&str; 2] = ["door", "mandate"];
-const RESERVED_PREFIXES: [&str; 2] = ["approved-", "agent-"];
+const RESERVED_PREFIXES: [&str; 3] = ["approved-", "agent-", "mcp-"];
 /// Facts one vendor may have; every decision's record carries them.
 const MOST_FACTS: usize = 16;
 const MOST_BYTES: usize = 128;

@@ -20,7 +20,7 @@ use crate::serve::{self, Running};
 use crate::{builtin, reload};
 
 /// Sellers are on this machine, and one of them accepts a connection and never answers.
-const PATIENCE: Patience = Patience { connect_ms: 10_000, head_ms: 800, idle_ms: 2_000 };
+const PATIENCE: Patience = Patience { connect_ms: 10_000, head_ms: 800, idle_ms: 2_000, whole_ms: 4_000 };
 /// Between two looks at something that takes time, in milliseconds.
 const LOOK_MS: u64 = 50;
 /// The seller whom no policy knows.

@@ -14,7 +14,7 @@ use crate::admission::Place;
 use crate::config::Door;
 use crate::identity::{self, Caller, bearer};
 use crate::problem::Problem;
-use crate::purchase::{Call, MAX_BODY, MAX_ORDER, Reply, buy, quote};
+use crate::purchase::{Call, MAX_BODY, MAX_ORDER, Reply, buy, mcp_server, quote};
 use crate::state::{Gateway, Snapshot};
 use crate::telemetry::TraceParent;
 use crate::views::{self, Viewer};
@@ -48,7 +48,11 @@ async fn route(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Answ
         (&Method::POST, ["v1", "fetch"]) => fetch(gateway, token.as_deref(), request, place()?).await,
         (&Method::POST, ["v1", "quote"]) => quoted(gateway, token.as_deref(), request, place()?).await,
         (&Method::POST, ["v1", "sign"]) => signed(gateway, token.as_deref(), request, place()?).await,
-        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL, place()?).await,
+        (_, ["mcp"]) => mcp::answer(gateway, token, request, MAX_CALL, None, place()?).await,
+        (_, ["mcp", server]) => {
+            mcp_server(config, server, &caller.principal)?;
+            mcp::answer(gateway, token, request, MAX_CALL, Some(server), place()?).await
+        }
         (&Method::GET, ["v1", "payments"]) => {
             let mut filter = payment_filter(&query(&request))?;
             let principal = &caller.principal;
@@ -102,15 +106,15 @@ pub(super) async fn who(gateway: &Gateway, token: Option<&str>) -> Result<(Arc<S
 
 /// The call that a request carries.
 async fn read_call(gateway: &Gateway, request: Request<Incoming>) -> Result<Call, Problem> {
-    let purchase = named(&request);
+    let purchase = named(request.headers());
     let parent = TraceParent::of(request.headers());
     let bytes = body(gateway, request, MAX_CALL).await?;
     Ok(Call { parent, ..Call::parse(&bytes, purchase.as_deref())? })
 }
 
 /// The purchase that a request names in its header.
-fn named(request: &Request<Incoming>) -> Option<String> {
-    let purchase = request.headers().get("countersign-purchase");
+pub(super) fn named(headers: &http::HeaderMap) -> Option<String> {
+    let purchase = headers.get("countersign-purchase");
     purchase.map(|v| v.to_str().unwrap_or("\u{fffd}").to_owned())
 }
 
@@ -143,7 +147,7 @@ async fn signed(
     request: Request<Incoming>,
     place: Arc<Place>,
 ) -> Result<Answer, Problem> {
-    let purchase = named(&request);
+    let purchase = named(request.headers());
     let parent = TraceParent::of(request.headers());
     let bytes = body(&gateway, request, MAX_ORDER).await?;
     let call = Call { parent, ..Call::parse_order(&bytes, purchase.as_deref())? };

@@ -141,6 +141,34 @@ pub(super) fn filter_headers(from: &HeaderMap) -> HeaderMap {
     headers
 }
 
+/// Where an answer's body comes from.
+pub(super) enum Source {
+    /// The seller, as it sends it.
+    Wire(Incoming),
+    /// It is here already, and none of it is missing.
+    Here(Bytes),
+}
+
+impl Source {
+    async fn next(&mut self, dialer: &Dialer) -> Result<Option<Bytes>, CallError> {
+        let body = match self {
+            Self::Here(bytes) if bytes.is_empty() => return Ok(None),
+            Self::Here(bytes) => return Ok(Some(bytes.split_to(bytes.len().min(PIECE)))),
+            Self::Wire(body) => body,
+        };
+        loop {
+            match dialer.next_frame(body).await? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What is done once a paid answer has been passed on.
 pub(super) struct Landing {
     /// The payment.
@@ -165,7 +193,7 @@ pub(super) struct Landing {
 pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&gateway, body, &mut Some(sender), &mut Copy::default()).await;
+        pump(&gateway, Source::Wire(body), &mut Some(sender), &mut Copy::default()).await;
         drop(place);
     });
     channel.boxed_unsync()
@@ -175,7 +203,7 @@ pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -
 /// agent has gone: it is paid for, and a repeated call can be given it.
 pub(super) fn stream_paid(
     gateway: Arc<Gateway>,
-    body: Incoming,
+    body: Source,
     landing: Landing,
     recorded: impl Future<Output = ()> + Send + 'static,
 ) -> Body {
@@ -219,7 +247,7 @@ pub(super) fn stream_paid(
 /// How long an agent may take for a piece of an answer, and how long one is read that nobody listens to, in
 /// milliseconds.
 const PATIENCE_MS: u64 = 300_000;
-/// Bytes of a kept answer that go out at a time.
+/// Bytes of an answer that is here already that go out at a time.
 const PIECE: usize = 16 << 10;
 
 /// Gives a kept answer to a purchase whose answer had not arrived, and records that it has now: until then
@@ -290,7 +318,7 @@ async fn over(wait: &mut Option<Fut<'_, ()>>) {
 /// afterwards if the agent did not take all that came.
 async fn pump(
     gateway: &Gateway,
-    mut body: Incoming,
+    mut body: Source,
     sender: &mut Option<Sender<Bytes, CallError>>,
     copy: &mut Copy,
 ) -> bool {
@@ -301,13 +329,12 @@ async fn pump(
             alone = Some(gateway.clock.sleep(PATIENCE_MS));
         }
         let next = tokio::select! {
-            next = gateway.dialer.next_frame(&mut body) => next,
+            next = body.next(&gateway.dialer) => next,
             () = over(&mut alone) => return false,
         };
         match next {
             Ok(None) => return true,
-            Ok(Some(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
+            Ok(Some(data)) => {
                 copy.add(&data);
                 if let Some(open) = sender {
                     if taken(open, data, &*gateway.clock).await {

@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use countersign_core::id::{ApprovalId, PurchaseId};
+use countersign_core::json::canonical;
 use countersign_core::ledger::Fingerprint;
 use countersign_core::money::Micros;
 use countersign_core::spend::Attribute;
 use countersign_core::web::{self, Target, forbidden_request_header, is_payment_authorization};
-use countersign_core::x402::Offer;
+use countersign_core::x402::{Offer, text};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
@@ -23,6 +24,8 @@ use crate::config::MandateConfig;
 use crate::problem::{Code, Problem};
 use crate::telemetry::{TRACEPARENT, TRACESTATE, TraceParent};
 
+/// Longest name of a tool, in bytes.
+const MAX_TOOL: usize = 128;
 /// Largest body an agent may send to a seller.
 pub const MAX_BODY: usize = 1 << 20;
 /// Most claims an agent may make, `purpose` and `task` among them.
@@ -59,6 +62,32 @@ struct Wire {
     claims: Option<BTreeMap<String, Value>>,
 }
 
+/// A tool of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The server's name in the configuration.
+    pub server: String,
+    /// The tool, as the server calls it.
+    pub name: String,
+}
+
+/// What an agent says beside the call of a tool itself: the same as at the fetch API.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// The task it is for.
+    pub task: Option<String>,
+    /// The most it may cost.
+    pub max_price: Option<String>,
+    /// The purchase's name.
+    pub purchase_id: Option<String>,
+    /// How long to wait for an approval.
+    pub wait_seconds: Option<u32>,
+    /// More that the agent states.
+    pub claims: BTreeMap<String, Value>,
+}
+
 /// One call, from whichever door, ready to be made.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -84,6 +113,8 @@ pub struct Call {
     pub waits: Option<watch::Sender<Option<ApprovalId>>>,
     /// The agent makes the call itself, and wants the payment for it.
     pub elsewhere: Option<Elsewhere>,
+    /// The call is one of an MCP server's tool at this URL, and the body is its name and arguments.
+    pub tool: Option<ToolCall>,
 }
 
 impl Call {
@@ -117,17 +148,75 @@ impl Call {
             parent: None,
             waits: None,
             elsewhere: None,
+            tool: None,
         })
     }
 
+    /// The call of a tool of the MCP server `server` at `target`. `header_purchase` is the `Countersign-Purchase`
+    /// header.
+    ///
+    /// # Errors
+    /// `bad-request` naming the member, or `body-too-large`.
+    pub fn of_tool(
+        (server, target): (&str, Target),
+        (name, arguments): (&str, Value),
+        beside: Beside,
+        header_purchase: Option<&str>,
+    ) -> Result<Self, Problem> {
+        if !(1..=MAX_TOOL).contains(&name.len()) || name.chars().any(text::hidden) {
+            let detail = format!("name: expected a tool's name, 1 to {MAX_TOOL} bytes of text that can be seen");
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+        let body = canonical(&serde_json::json!({"name": name, "arguments": arguments}));
+        if body.len() > MAX_BODY {
+            let detail = format!("the arguments have {} bytes; at most {MAX_BODY}", body.len());
+            return Err(Problem::new(Code::BodyTooLarge, detail));
+        }
+        Ok(Self {
+            method: Method::POST,
+            target,
+            headers: Vec::new(),
+            body: body.into(),
+            max_price: parse_max_price(beside.max_price.as_deref())?,
+            purchase: parse_purchase(beside.purchase_id.as_deref(), header_purchase)?,
+            claims: parse_claims(beside.purpose, beside.task, beside.claims)?,
+            wait_seconds: parse_wait(beside.wait_seconds)?,
+            parent: None,
+            waits: None,
+            elsewhere: None,
+            tool: Some(ToolCall { server: server.to_owned(), name: name.to_owned() }),
+        })
+    }
+
+    /// The path as records have it: of a tool with its name behind `#`, which no path contains, so that each tool has
+    /// prices of its own and people see which one is bought.
+    #[must_use]
+    pub fn recorded_path(&self) -> String {
+        format!("{}{}", self.target.path(), self.fragment())
+    }
+
+    /// The URL as records have it: without the query, of a tool with its name behind `#`.
+    #[must_use]
+    pub fn recorded_url(&self) -> String {
+        format!("{}{}", self.target.url_without_query(), self.fragment())
+    }
+
+    fn fragment(&self) -> String {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/');
+        let spell = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+        let name = self.tool.as_ref().map(|tool| tool.name.bytes().map(spell).collect::<String>());
+        name.map_or_else(String::new, |name| format!("#{name}"))
+    }
+
     /// Which request this is: method, URL and body. Headers and everything else are not compared. Of the body
-    /// its digest: whoever knows only that, names the same request.
+    /// its digest: whoever knows only that, names the same request. A call of a tool is no POST of the same bytes.
     #[must_use]
     pub fn fingerprint(&self, key: &[u8; 32]) -> Fingerprint {
         let url = format!("{}{}", self.target.origin(), self.target.path_and_query());
         let body = self.body_sha256();
         let body: &[u8] = body.as_ref().map_or(&[], |digest| digest);
-        Fingerprint(keyed(key, b"request", &[self.method.as_str().as_bytes(), url.as_bytes(), body]))
+        let domain: &[u8] = if self.tool.is_some() { b"tool" } else { b"request" };
+        Fingerprint(keyed(key, domain, &[self.method.as_str().as_bytes(), url.as_bytes(), body]))
     }
 
     /// SHA-256 of the body; none when empty.
@@ -144,8 +233,8 @@ impl Call {
         self.elsewhere.is_none() || !mandate.unobserved
     }
 
-    /// Exactly what an approver approves: request, forwarded headers, wallet and the offer's bytes; and, where
-    /// the agent makes the call itself, that it does, and whose word the offer is.
+    /// Exactly what an approver approves: request, forwarded headers, wallet and the offer's bytes; where the agent
+    /// makes the call itself, that it does, and whose word the offer is; and of a tool, by which server it is called.
     #[must_use]
     pub fn frozen(&self, key: &[u8; 32], mandate: &MandateConfig, offer: &Offer) -> String {
         let fingerprint = self.fingerprint(key).0;
@@ -154,6 +243,10 @@ impl Call {
         if self.elsewhere.is_some() {
             let seen: &[u8] = if self.observed(mandate) { b"signed for" } else { b"signed for, unobserved" };
             parts.push(seen);
+        }
+        if let Some(tool) = &self.tool {
+            parts.push(b"tool of");
+            parts.push(tool.server.as_bytes());
         }
         for (name, value) in &self.headers {
             parts.push(name.as_str().as_bytes());
@@ -352,5 +445,39 @@ mod tests {
         ] {
             assert_ne!(base, of(other));
         }
+    }
+
+    #[test]
+    fn a_tools_call_is_its_name_and_arguments_and_nothing_else() {
+        let key = [7; 32];
+        let target = || Target::parse("https://a.example/mcp?v=1").unwrap();
+        let of = |server: &str, name: &str, arguments: Value, beside: Beside| {
+            Call::of_tool((server, target()), (name, arguments), beside, None).unwrap()
+        };
+        let (a, b) = (serde_json::json!({"a": 1, "b": 2}), serde_json::json!({"b": 2, "a": 1}));
+        let base = of("s", "t", a.clone(), Beside::default());
+        let said = Beside { purpose: Some("p".to_owned()), max_price: Some("1".to_owned()), ..Beside::default() };
+        assert_eq!(base.fingerprint(&key), of("other", "t", b, said).fingerprint(&key));
+        assert_ne!(base.fingerprint(&key), of("s", "u", a.clone(), Beside::default()).fingerprint(&key));
+        assert_ne!(base.fingerprint(&key), of("s", "t", Value::Null, Beside::default()).fingerprint(&key));
+        // The same bytes, posted.
+        let body = String::from_utf8(base.body.to_vec()).unwrap();
+        let posted = parse(serde_json::json!({"url": target().url(), "method": "POST", "body": body})).unwrap();
+        assert_eq!((&posted.body, posted.body_digest(&key)), (&base.body, base.body_digest(&key)));
+        assert_ne!(posted.fingerprint(&key), base.fingerprint(&key));
+        // How people see it.
+        let odd = of("s", "get weather/ü#1", a, Beside::default());
+        assert_eq!(odd.recorded_path(), "/mcp#get%20weather/%C3%BC%231");
+        assert_eq!(
+            (odd.recorded_url(), odd.target.path()),
+            (format!("https://a.example{}", odd.recorded_path()), "/mcp")
+        );
+        for name in ["", "a\nb", "a\u{202e}b", &"x".repeat(129)] {
+            let refused = Call::of_tool(("s", target()), (name, Value::Null), Beside::default(), None);
+            assert_eq!(refused.unwrap_err().code, Code::BadRequest, "{name:?}");
+        }
+        let large = serde_json::json!({"x": "y".repeat(MAX_BODY)});
+        let refused = Call::of_tool(("s", target()), ("t", large), Beside::default(), None);
+        assert_eq!(refused.unwrap_err().code, Code::BodyTooLarge);
     }
 }

@@ -263,7 +263,7 @@ impl Purchase {
             host: call.target.host(),
             pay_to: offer.pay_to.to_string(),
             method: call.method.to_string(),
-            path: call.target.path().to_owned(),
+            path: call.recorded_path(),
             fingerprint: self.fingerprint,
             amount: offer.amount,
             at,
@@ -275,9 +275,9 @@ impl Purchase {
         let facts = PaymentFacts {
             principal: self.principal().clone(),
             method: call.method.to_string(),
-            url: call.target.url_without_query(),
+            url: call.recorded_url(),
             host: call.target.host(),
-            path: call.target.path().to_owned(),
+            path: call.recorded_path(),
             pay_to: offer.pay_to.to_string(),
             rail: self.snapshot.rail.name().to_owned(),
             scheme: offer.scheme.clone(),
@@ -294,9 +294,9 @@ impl Purchase {
         };
         let purchase = countersign_core::spend::Purchase {
             method: facts.method.clone(),
-            url: facts.url.clone(),
+            url: call.target.url_without_query(),
             host: facts.host.clone(),
-            path: facts.path.clone(),
+            path: call.target.path().to_owned(),
             query_digest: call.query_digest(key),
             body_digest: call.body_digest(key),
             observed: call.observed(mandate),
@@ -337,6 +337,10 @@ impl Purchase {
     fn stated(&self, mandate: &MandateConfig, known: &Facts) -> Vec<Attribute> {
         let fact = |name: &str, value: String| Attribute { name: name.to_owned(), value };
         let mut facts = vec![fact("door", self.door.as_str().to_owned()), fact("mandate", mandate.name.clone())];
+        if let Some(tool) = &self.call.tool {
+            facts.push(fact("mcp-server", tool.server.clone()));
+            facts.push(fact("mcp-tool", tool.name.clone()));
+        }
         if let Some(approved) = &known.approved {
             facts.push(fact("approved-pay-to", approved.pay_to.clone()));
             facts.push(fact("approved-value", approved.value.get().to_string()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::evm::Address;
 use countersign_core::web::Target;
-use countersign_core::x402::{Challenge, Offers, PaymentHeader};
+use countersign_core::x402::{Challenge, Offers, PaymentHeader, RailError};
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -40,9 +40,10 @@ pub(super) struct Visit {
 impl Purchase {
     /// What the seller asks, or gives away.
     pub(super) async fn visit(&self, mandate: &MandateConfig, payer: Address) -> Result<Fetched, Problem> {
-        match &self.call.elsewhere {
-            Some(elsewhere) => Ok(Fetched::Payable(self.terms(elsewhere, mandate, payer).await?)),
-            None => self.fetch(payer).await,
+        match (&self.call.elsewhere, &self.call.tool) {
+            (Some(elsewhere), _) => Ok(Fetched::Payable(self.terms(elsewhere, mandate, payer).await?)),
+            (None, Some(tool)) => self.ask(tool, payer).await,
+            (None, None) => self.fetch(payer).await,
         }
     }
 
@@ -104,11 +105,13 @@ impl Purchase {
             None
         };
         let challenge = Challenge { headers: &headers, body: bytes.as_deref() };
-        rail.offers(&challenge, payer).map_err(|e| {
-            Problem::new(Code::UnpayableOffer, e.to_string())
-                .with("reasons", serde_json::json!([{"code": e.code(), "message": e.to_string()}]))
-        })
+        rail.offers(&challenge, payer).map_err(|e| unpayable(&e))
     }
+}
+
+pub(super) fn unpayable(error: &RailError) -> Problem {
+    let reason = serde_json::json!([{"code": error.code(), "message": error.to_string()}]);
+    Problem::new(Code::UnpayableOffer, error.to_string()).with("reasons", reason)
 }
 
 /// The request as it is sent, with or without a payment.

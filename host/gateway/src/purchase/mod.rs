@@ -17,6 +17,7 @@ mod present;
 mod quote;
 mod sign;
 mod terms;
+mod tool;
 mod watched;
 
 use std::sync::Arc;
@@ -30,11 +31,12 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::{Instrument, info_span};
 
 pub use answer::{Body, Reply, full};
-pub use call::{Call, MAX_BODY};
+pub use call::{Beside, Call, MAX_BODY};
 pub(crate) use fetch::before_payment;
 pub use pass::{Streamed, pass};
 pub use quote::quote;
 pub use sign::MAX_ORDER;
+pub(crate) use tool::server as mcp_server;
 
 use crate::admission::Place;
 use crate::config::{Config, Door, MandateConfig};

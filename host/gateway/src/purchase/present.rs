@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tracing::{Instrument, info_span};
 
 use super::Purchase;
-use super::answer::{Landing, Reply, filter_headers, stream_paid};
+use super::answer::{Landing, Reply, Source, filter_headers, stream_paid};
 use super::decide::Ready;
 use super::earlier::already_settled;
 use super::fetch::{Visit, header_pairs, request};
@@ -35,6 +35,18 @@ pub(super) struct Paying {
     /// The transaction that the chain has proven, or a seller named earlier.
     proven: Option<String>,
     pub(super) flight: Flight,
+}
+
+/// An answer to a paid request.
+pub(super) struct Answered {
+    /// The seller's status, or what it would be over HTTP.
+    pub(super) status: StatusCode,
+    /// The seller's headers, filtered.
+    pub(super) headers: HeaderMap,
+    /// Its body.
+    pub(super) body: Source,
+    /// What it says of the payment.
+    pub(super) receipt: Receipt,
 }
 
 /// How the paid call ended.
@@ -95,6 +107,9 @@ impl Purchase {
         // Whatever can fail without a signature comes before the payload is touched.
         let route = self.route(self.call.target.clone()).await?;
         route.carries_payments()?;
+        if let Some(tool) = &self.call.tool {
+            self.server(tool)?;
+        }
         let (permit, stored) =
             match permit::represent(&*self.gateway.ledger, id, self.snapshot.generation, self.gateway.clock.now()?)
                 .await?
@@ -179,7 +194,7 @@ impl Purchase {
         let sent = self.send(&sealed, &route, connection, &mut step).await;
         drop(step);
         match sent {
-            Ok(response) => self.settle(sealed.authorization(), response, paying).await,
+            Ok(answered) => self.settle(answered, paying).await,
             Err(error) => {
                 let why = format!("no answer to the paid request: {error}");
                 note(&self.gateway, paying.id, paying.state, Event::Ambiguous, why, None).await;
@@ -203,10 +218,16 @@ impl Purchase {
         route: &Route,
         connection: Option<Connection>,
         step: &mut Open,
-    ) -> Result<Response<Incoming>, CallError> {
-        let answered = self.call_paid(sealed, route, connection, step).await;
+    ) -> Result<Answered, CallError> {
+        let answered = match &self.call.tool {
+            Some(tool) => self.call_tool_paid(tool, sealed, route).await,
+            None => {
+                let response = self.call_paid(sealed, route, connection, step).await;
+                response.map(|response| self.read_answer(sealed.authorization(), response))
+            }
+        };
         match &answered {
-            Ok(response) => step.say(&attributes::STATUS, u64::from(response.status().as_u16())),
+            Ok(answered) => step.say(&attributes::STATUS, u64::from(answered.status.as_u16())),
             Err(error) => step.failed(unanswered(error).code()),
         }
         answered
@@ -234,16 +255,16 @@ impl Purchase {
         self.gateway.dialer.send(&mut connection, request).await
     }
 
-    /// Reads the answer, records what it means, passes it on.
-    async fn settle(
-        self,
-        authorization: &Authorization,
-        response: Response<Incoming>,
-        paying: Paying,
-    ) -> Result<Reply, Problem> {
+    fn read_answer(&self, authorization: &Authorization, response: Response<Incoming>) -> Answered {
         let (head, body) = response.into_parts();
-        let outcome = self.judge_answer(authorization, head.status, &head.headers);
-        let (event, why, evidence, state) = match outcome {
+        let receipt = self.snapshot.rail.receipt(authorization, head.status.as_u16(), &header_pairs(&head.headers));
+        Answered { status: head.status, headers: filter_headers(&head.headers), body: Source::Wire(body), receipt }
+    }
+
+    /// Records what the answer means, passes it on.
+    async fn settle(self, answered: Answered, paying: Paying) -> Result<Reply, Problem> {
+        let Answered { status, headers, body, receipt } = answered;
+        let (event, why, evidence, state) = match judge_answer(status, receipt) {
             Outcome::Accepted(transaction) => {
                 let evidence = Box::new(Evidence { transaction: Some(transaction), ..Evidence::default() });
                 (Event::Receipt, "the seller's receipt".to_owned(), Some(evidence), State::Seen)
@@ -258,11 +279,11 @@ impl Purchase {
         // Beside what the chain has proven, a seller's word for the transaction counts for nothing.
         let transaction = if from.is_spent() { proven } else { said };
         self.trace.say(&attributes::STATE, state.public());
-        self.trace.say(&attributes::STATUS, u64::from(head.status.as_u16()));
+        self.trace.say(&attributes::STATUS, u64::from(status.as_u16()));
         if let Some(transaction) = &transaction {
             self.trace.say(&attributes::TRANSACTION, transaction.as_str());
         }
-        tracing::info!(payment = %id, state = state.public(), status = head.status.as_u16(), why, "answered");
+        tracing::info!(payment = %id, state = state.public(), status = status.as_u16(), why, "answered");
         let gateway = Arc::clone(&self.gateway);
         let trace = self.trace.clone();
         let recorded = async move {
@@ -271,7 +292,7 @@ impl Purchase {
             gateway.chains.watch(&gateway, id);
         }
         .instrument(info_span!("settle", payment = %id));
-        if head.status == StatusCode::PAYMENT_REQUIRED {
+        if status == StatusCode::PAYMENT_REQUIRED {
             recorded.await;
             if state.is_spent() {
                 let detail = "the chain proves this purchase paid, and the seller answers it with another 402";
@@ -285,18 +306,17 @@ impl Purchase {
                 .with("payment", id.to_string())
                 .with("payment_state", state.public()));
         }
-        let headers = filter_headers(&head.headers);
-        let mut reply = Reply::paid(head.status, headers, id, &facts, state, &self.snapshot.config.gateway.currency);
+        let mut reply = Reply::paid(status, headers, id, &facts, state, &self.snapshot.config.gateway.currency);
         if let Some(transaction) = &transaction {
             reply.set("countersign-transaction", transaction);
         }
         let responses = &self.snapshot.config.responses;
-        let keep = head.status.is_success() && responses.keep_ms > 0;
+        let keep = status.is_success() && responses.keep_ms > 0;
         let landing = Landing {
             payment: id,
-            keep: keep.then(|| kept(head.status, &reply.headers)),
+            keep: keep.then(|| kept(status, &reply.headers)),
             max_bytes: usize::try_from(responses.max_bytes).unwrap_or(usize::MAX),
-            success: head.status.is_success(),
+            success: status.is_success(),
             flight,
             lock: self.lock,
             place: self.place,
@@ -305,21 +325,20 @@ impl Purchase {
         reply.body = stream_paid(self.gateway, body, landing, recorded);
         Ok(reply)
     }
+}
 
-    fn judge_answer(&self, authorization: &Authorization, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        let receipt = self.snapshot.rail.receipt(authorization, status.as_u16(), &header_pairs(headers));
-        match receipt {
-            Receipt::Valid { transaction, .. } if status.is_success() => Outcome::Accepted(transaction),
-            Receipt::Valid { .. } => Outcome::Ambiguous(format!("status {} with a receipt", status.as_u16())),
-            Receipt::Absent => Outcome::Ambiguous(format!("status {} without a receipt", status.as_u16())),
-            Receipt::Invalid { code, .. } => {
-                Outcome::Ambiguous(format!("status {} with a receipt that is {code}", status.as_u16()))
-            }
-            Receipt::Failed { error_reason, .. } => Outcome::Ambiguous(format!(
-                "status {}; the seller says the settlement failed: {error_reason}",
-                status.as_u16()
-            )),
+fn judge_answer(status: StatusCode, receipt: Receipt) -> Outcome {
+    match receipt {
+        Receipt::Valid { transaction, .. } if status.is_success() => Outcome::Accepted(transaction),
+        Receipt::Valid { .. } => Outcome::Ambiguous(format!("status {} with a receipt", status.as_u16())),
+        Receipt::Absent => Outcome::Ambiguous(format!("status {} without a receipt", status.as_u16())),
+        Receipt::Invalid { code, .. } => {
+            Outcome::Ambiguous(format!("status {} with a receipt that is {code}", status.as_u16()))
         }
+        Receipt::Failed { error_reason, .. } => Outcome::Ambiguous(format!(
+            "status {}; the seller says the settlement failed: {error_reason}",
+            status.as_u16()
+        )),
     }
 }
 

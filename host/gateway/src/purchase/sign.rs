@@ -115,6 +115,7 @@ impl Call {
             parent: None,
             waits: None,
             elsewhere: Some(Elsewhere { body_sha256, copy }),
+            tool: None,
         })
     }
 }

@@ -295,6 +295,7 @@ pub(super) fn same_restrictions(a: &Config, b: &Config) -> bool {
     a.agents == b.agents
         && a.issuers == b.issuers
         && a.operators == b.operators
+        && a.mcp_servers == b.mcp_servers
         && a.limits == b.limits
         && a.egress == b.egress
         && a.approvals == b.approvals

@@ -1,22 +1,19 @@
 //! One call of one tool: arguments to the one purchase flow or a ledger call, and what came of it as JSON.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use countersign_core::id::ApprovalId;
 use countersign_core::ledger::{PaymentView, Reporter};
 use http_body_util::BodyExt;
 use rmcp::RoleServer;
-use rmcp::model::ProgressNotificationParam;
 use rmcp::service::RequestContext;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::catalog;
+use super::{catalog, wait};
 use crate::admission::Place;
 use crate::config::{Config, Door};
 use crate::front::{agent, uses};
@@ -28,8 +25,6 @@ use crate::views::{self, Viewer};
 
 /// Most of a seller's answer that is handed to a model, in bytes.
 const MAX_RESULT: usize = 1 << 20;
-/// How often somebody who waits is told so, in milliseconds.
-const PROGRESS_MS: u64 = 3_000;
 
 /// Who calls a tool.
 pub(super) struct Caller<'a> {
@@ -83,34 +78,7 @@ impl Caller<'_> {
                 buy(Arc::clone(self.gateway), snapshot, caller, call, Door::Mcp, Arc::clone(self.place)).await?;
             told(reply, &host).await
         };
-        tokio::select! {
-            told = pin!(bought) => told,
-            // Only the answer is dropped: the purchase goes on in its own task and is found by its id.
-            () = self.context.ct.cancelled() => {
-                let detail = "the call was cancelled; what was signed stays signed: ask again with the same purchase_id";
-                Err(Problem::new(Code::OutcomeUnknown, detail))
-            }
-            () = self.tell_progress(waiting, patience) => Err(Problem::new(Code::Overloaded, "nobody waits any more")),
-        }
-    }
-
-    /// Tells the client, again and again, that people are being waited for. Never ends.
-    async fn tell_progress(&self, mut waiting: watch::Receiver<Option<ApprovalId>>, patience: u32) {
-        let asked = waiting.wait_for(Option::is_some).await.ok().and_then(|asked| *asked);
-        let (Some(token), Some(approval)) = (self.context.meta.get_progress_token(), asked) else {
-            return std::future::pending().await;
-        };
-        let mut waited: u32 = 0;
-        loop {
-            let note = ProgressNotificationParam::new(token.clone(), f64::from(waited))
-                .with_total(f64::from(patience))
-                .with_message(format!("a person must approve this purchase: approval {approval}"));
-            if let Err(error) = self.context.peer.notify_progress(note).await {
-                tracing::debug!(%error, "nobody hears how the call goes");
-            }
-            self.gateway.clock.sleep(PROGRESS_MS).await;
-            waited = waited.saturating_add(u32::try_from(PROGRESS_MS / 1_000).unwrap_or(1));
-        }
+        wait::finish(self.gateway, self.context, bought, waiting, patience).await
     }
 
     async fn price_check(&self, arguments: &Value) -> Result<Value, Problem> {

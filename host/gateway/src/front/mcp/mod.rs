@@ -2,16 +2,21 @@
 //!
 //! Without MCP sessions: each POST carries its own token and is answered on its own, so there is no
 //! session id to steal, nothing to lose in a restart, and nothing that a client can leave behind. What a
-//! tool does is what the fetch API does; [`calls`] translates, the purchase flow decides.
+//! tool does is what the fetch API does; [`calls`] translates, the purchase flow decides. `/mcp/NAME` has the
+//! tools of a server of others instead: see [`proxy`].
 
 mod calls;
 mod catalog;
+mod proxy;
 pub(crate) mod tools;
+mod wait;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use rmcp::model::{
@@ -23,14 +28,14 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json as value};
 
-use super::{Answer, body, json};
+use super::{Answer, agent::named, body, json};
 use crate::admission::Place;
 use crate::config::Door;
 use crate::problem::Problem;
 use crate::state::Gateway;
 use crate::telemetry::TraceParent;
 
-/// Answers one request of a caller whose token is good.
+/// Answers one request of a caller whose token is good. `server` is the one at `/mcp/NAME`; none at `/mcp`.
 ///
 /// # Errors
 /// When its body does not arrive, or is larger than `limit` bytes.
@@ -39,6 +44,7 @@ pub(super) async fn answer(
     token: Option<String>,
     request: Request<Incoming>,
     limit: usize,
+    server: Option<&str>,
     place: Arc<Place>,
 ) -> Result<Answer, Problem> {
     let mut head = Request::builder().method(request.method()).uri(request.uri()).body(()).unwrap_or_default();
@@ -52,13 +58,27 @@ pub(super) async fn answer(
     }
     let config = transport(gateway.listeners[0]);
     let parent = TraceParent::of(head.headers());
-    let door =
-        move || Ok(Tools { gateway: Arc::clone(&gateway), token: token.clone(), parent, place: Arc::clone(&place) });
-    let service = StreamableHttpService::new(door, Arc::new(NeverSessionManager::default()), config);
-    let mut response = service.handle(head.map(|()| Full::new(bytes))).await;
+    let request = head.map(|()| Full::new(bytes));
+    let mut response = match server {
+        None => handled(config, Tools { gateway, token, parent, place }, request).await,
+        Some(server) => {
+            let purchase = named(request.headers());
+            let server = server.to_owned();
+            handled(config, proxy::Proxy { gateway, token, parent, place, server, purchase }, request).await
+        }
+    };
     let source = http::HeaderValue::from_static("gateway");
     response.headers_mut().insert(http::HeaderName::from_static("countersign-source"), source);
     Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
+}
+
+async fn handled<S: ServerHandler + Clone + Send + Sync + 'static>(
+    config: StreamableHttpServerConfig,
+    tools: S,
+    request: Request<Full<Bytes>>,
+) -> Response<BoxBody<Bytes, Infallible>> {
+    let door = move || Ok(tools.clone());
+    StreamableHttpService::new(door, Arc::new(NeverSessionManager::default()), config).handle(request).await
 }
 
 /// What the transport checks beside the token. Nothing in a browser is meant to speak to this door:
@@ -79,6 +99,7 @@ fn malformed(bytes: &Bytes) -> Option<(i32, &'static str)> {
 }
 
 /// One caller's tools.
+#[derive(Clone)]
 struct Tools {
     gateway: Arc<Gateway>,
     token: Option<String>,

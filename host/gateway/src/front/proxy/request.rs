@@ -32,6 +32,7 @@ pub(super) fn call(head: &Parts, target: Target, token: &str) -> Result<Call, Pr
         parent: TraceParent::of(&head.headers),
         waits: None,
         elsewhere: None,
+        tool: None,
     })
 }
 
