@@ -3,7 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod alerts;
 pub mod books;
 pub mod builtin;
 pub mod casefile;
@@ -11,6 +10,7 @@ pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod courier;
 pub mod demo;
 pub mod egress;
 pub mod endpoint;
@@ -21,6 +21,7 @@ pub mod init;
 pub mod log;
 pub mod past;
 pub mod problem;
+pub mod proposal;
 pub mod purchase;
 pub mod rate;
 pub mod reconcile;
@@ -32,6 +33,8 @@ pub mod stops;
 pub mod store;
 pub mod telemetry;
 pub mod views;
+pub mod voting;
 pub mod vouch;
 pub mod wallet;
 pub mod watch;
+pub mod webhook;

@@ -25,6 +25,7 @@ impl Config {
             ("proxy.ca", self.proxy.ca != new.proxy.ca),
             ("telemetry", self.telemetry != new.telemetry),
             ("alerts", self.alerts != new.alerts),
+            ("approvals.webhook", self.approvals.webhook != new.approvals.webhook),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);
         let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();
@@ -54,6 +55,7 @@ impl Config {
         config.approvals = Approvals {
             quorum: self.approvals.quorum.max(new.approvals.quorum),
             expires_in_seconds: self.approvals.expires_in_seconds.min(new.approvals.expires_in_seconds),
+            webhook: self.approvals.webhook.clone(),
         };
         config.networks.retain(|network, _| new.networks.contains_key(network));
         for (name, wallet) in &mut config.wallets {
@@ -84,15 +86,23 @@ impl Config {
                 None => (ours.scope.clone(), BTreeSet::new()),
             };
             let groups = ours.groups.intersection(&theirs.groups).cloned().collect();
-            OperatorConfig { token_sha256: theirs.token_sha256.clone(), roles, groups, scope }
+            OperatorConfig {
+                token_sha256: theirs.token_sha256.clone(),
+                roles,
+                groups,
+                scope,
+                // Whoever they are in either, they do not approve for.
+                users: ours.users.union(&theirs.users).cloned().collect(),
+                approval_key: ours.approval_key.as_ref().and(theirs.approval_key.clone()),
+            }
         });
         config
     }
 }
 
 impl Config {
-    /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token or a
-    /// certificate that the two do not agree on is nobody's.
+    /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token, a
+    /// certificate or a key that the two do not agree on is nobody's.
     #[must_use]
     pub fn restrict_to_both(&self, file: &Self) -> Self {
         let mut config = self.restrict(file);
@@ -106,6 +116,10 @@ impl Config {
             let token = |config: &Self| config.operators.get(name).map(|operator| operator.token_sha256.clone());
             token(self) == token(file)
         });
+        for (name, operator) in &mut config.operators {
+            let key = |config: &Self| config.operators.get(name).and_then(|operator| operator.approval_key.clone());
+            operator.approval_key = key(self).filter(|ours| key(file).as_ref() == Some(ours));
+        }
         config
     }
 }

@@ -5,6 +5,7 @@ mod admin;
 pub(crate) mod after;
 mod agent;
 mod books;
+mod inbox;
 pub(crate) mod mcp;
 mod metrics;
 mod outcome;
