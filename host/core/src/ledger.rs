@@ -16,10 +16,12 @@ use crate::evm::Signature65;
 use crate::generation::Generation;
 use crate::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use crate::money::{Atomic, Micros};
+use crate::notice::{Notice, Proposal};
 use crate::payment::{Event, State};
 use crate::spend::{History, Principal, Seller, SpendRequest};
+use crate::terms::ApprovalTerms;
 use crate::time::Timestamp;
-use crate::verdict::{Attributed, Judgement, ReviewTerms, Unit, Verdict, Window};
+use crate::verdict::{Attributed, Judgement, Unit, Verdict, Window};
 use crate::x402::Authorization;
 
 /// A boxed future, so that the trait can be an object.
@@ -36,6 +38,8 @@ pub enum LedgerError {
     Conflict(String),
     /// There is no such row.
     NotFound,
+    /// It is not this caller's to do, whatever else is so. The text is for them.
+    Forbidden(String),
 }
 
 impl LedgerError {
@@ -47,6 +51,7 @@ impl LedgerError {
             Self::Unavailable(_) => "ledger-unavailable",
             Self::Conflict(_) => "ledger-conflict",
             Self::NotFound => "not-found",
+            Self::Forbidden(_) => "forbidden",
         }
     }
 }
@@ -58,6 +63,7 @@ impl fmt::Display for LedgerError {
             Self::Unavailable(why) => write!(f, "the ledger cannot be used: {why}"),
             Self::Conflict(why) => write!(f, "the ledger refused the change: {why}"),
             Self::NotFound => f.write_str("the ledger has no such row"),
+            Self::Forbidden(why) => f.write_str(why),
         }
     }
 }
@@ -162,8 +168,8 @@ pub struct NewApproval {
     pub id: ApprovalId,
     /// Digest of method, URL, forwarded headers, body, wallet and exact offer.
     pub frozen: String,
-    /// Who must approve; already combined and defaulted: quorum at least 1.
-    pub terms: ReviewTerms,
+    /// Who must approve; already combined and defaulted.
+    pub terms: ApprovalTerms,
     /// When it lapses.
     pub expires_at: Timestamp,
 }
@@ -314,11 +320,11 @@ pub enum Told {
     GivenUp,
 }
 
-/// How an attempt to tell somebody of an alert ended.
+/// How an attempt to tell somebody of an alert, or of an approval, ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which alert.
-    pub alert: u64,
+    /// The number of the alert or notice.
+    pub id: u64,
     /// What follows from it.
     pub told: Told,
     /// What came of it, for people; cut.
@@ -800,6 +806,43 @@ pub struct Vote {
     pub at: Timestamp,
     /// Their words.
     pub note: String,
+    /// The groups they were in.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The way they spoke.
+    #[serde(default)]
+    pub channel: Channel,
+    /// The signed message that said it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The way an operator speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channel {
+    /// The admin API, with a token.
+    #[default]
+    Api,
+    /// The command line, while no gateway runs.
+    Cli,
+    /// A signed message.
+    Webhook,
+}
+
+impl Channel {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Api, Self::Cli, Self::Webhook];
+
+    /// Its name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Cli => "cli",
+            Self::Webhook => "webhook",
+        }
+    }
 }
 
 /// A purchase that waits for people, or did.
@@ -816,7 +859,7 @@ pub struct Approval {
     /// (policy, reason code) pairs the approver is shown; only these are approved.
     pub shown: Vec<(String, String)>,
     /// Who must approve.
-    pub terms: ReviewTerms,
+    pub terms: ApprovalTerms,
     /// Opened.
     pub created_at: Timestamp,
     /// Lapses.
@@ -830,16 +873,35 @@ pub struct Approval {
 pub struct Cast {
     /// On which approval.
     pub approval: ApprovalId,
-    /// Who, with the groups they are in.
+    /// Who.
     pub operator: String,
+    /// Other operators who are the same person.
+    pub selves: Vec<String>,
+    /// The users that this person is: nobody approves their own purchase.
+    pub users: Vec<String>,
     /// The operator's groups.
     pub groups: Vec<String>,
     /// Yes or no.
     pub approve: bool,
     /// Their words.
     pub note: String,
+    /// The way they speak.
+    pub channel: Channel,
+    /// What the message says it is about, if it is a message.
+    pub quoted: Option<Quoted>,
     /// Now.
     pub at: Timestamp,
+}
+
+/// What a signed message says beside its word. It must be so, and the message counts once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// The message's own id.
+    pub message: String,
+    /// The frozen purchase's digest.
+    pub frozen: String,
+    /// When the approval lapses, as the operator was told.
+    pub expires_at: String,
 }
 
 /// A session an orchestrator opened: it binds who is asking to a budget and an end that the agent
@@ -1090,15 +1152,31 @@ pub trait Ledger: Send + Sync {
     /// Remembers an attempt. An alert that is not waiting stays as it is: [`LedgerError::Conflict`].
     fn alert_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>>;
 
+    /// Notices that a receiver is to be told at `at`, oldest first.
+    fn notices_due(&self, at: Timestamp, limit: u32) -> Fut<'_, Result<Vec<Notice>, LedgerError>>;
+
+    /// Notices, newest first: at most `limit` of those below `before`, or of all.
+    fn notices(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<Notice>, LedgerError>>;
+
+    /// Remembers an attempt. A notice that is not waiting stays as it is: [`LedgerError::Conflict`].
+    fn notice_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>>;
+
     /// One approval.
     fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>>;
 
     /// Approvals, newest first; only pending ones if `pending`.
     fn approvals(&self, pending: bool) -> Fut<'_, Result<Vec<Approval>, LedgerError>>;
 
-    /// Counts an operator's word. A second word of one operator, or one on an approval that is not
-    /// pending, is [`LedgerError::Conflict`]. A denial releases the holds.
+    /// Counts an operator's word. A second word of one person, one on an approval that is not pending, a message
+    /// that was counted or that quotes something else is [`LedgerError::Conflict`]; the word of somebody who has no
+    /// say, or is in the purchase's own chain, [`LedgerError::Forbidden`]. A denial releases the holds.
     fn vote(&self, cast: Cast) -> Fut<'_, Result<Approval, LedgerError>>;
+
+    /// Keeps a proposed rule; a later one about the same approval replaces it.
+    fn propose(&self, proposal: Proposal) -> Fut<'_, Result<(), LedgerError>>;
+
+    /// The rule that was proposed.
+    fn proposal(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Proposal>, LedgerError>>;
 
     /// Lapses every approval whose time is over and releases its holds; answers how many.
     fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>>;

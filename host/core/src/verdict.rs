@@ -268,8 +268,8 @@ pub struct Combined {
     pub reasons: Vec<Attributed>,
     /// Holds of every enforcing policy, in order; empty on a deny.
     pub holds: Vec<PolicyHold>,
-    /// Strictest of all terms; only on a review.
-    pub review: Option<ReviewTerms>,
+    /// What each policy that asks demands; only on a review. See [`crate::terms`].
+    pub review: Option<Vec<ReviewTerms>>,
 }
 
 /// The code of a decision in which nobody objected and nobody allowed.
@@ -290,7 +290,7 @@ pub fn combine(judgement: &Judgement) -> Combined {
         }
         Verdict::Review | Verdict::Allow => {
             let holds = enforcing().flat_map(holds_of).collect();
-            let review = (verdict == Verdict::Review).then(|| strictest(enforcing()));
+            let review = (verdict == Verdict::Review).then(|| demands(enforcing()));
             Combined { verdict, reasons, holds, review }
         }
     }
@@ -345,27 +345,10 @@ fn holds_of(opinion: &Opinion) -> Vec<PolicyHold> {
     decision.holds.iter().map(with_name).collect()
 }
 
-/// Highest quorum and shortest expiry; the group of the first that names one. (Requiring *every*
-/// group comes with approvals in full; until then a second, different group fails closed by
-/// demanding a group nobody is in.)
-fn strictest<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> ReviewTerms {
-    let mut terms = ReviewTerms::default();
-    let reviews =
-        opinions.filter(|o| effective(o) == Verdict::Review).filter_map(|o| o.outcome.as_ref().ok()?.review.as_ref());
-    for t in reviews {
-        terms.quorum = terms.quorum.max(t.quorum);
-        if t.expires_in_seconds > 0 {
-            let shortest = if terms.expires_in_seconds == 0 { u32::MAX } else { terms.expires_in_seconds };
-            terms.expires_in_seconds = shortest.min(t.expires_in_seconds);
-        }
-        terms.group = match (terms.group.take(), &t.group) {
-            (None, g) => g.clone(),
-            (Some(a), None) => Some(a),
-            (Some(a), Some(b)) if a == *b => Some(a),
-            (Some(a), Some(b)) => Some(format!("{a}+{b}")),
-        };
-    }
-    terms
+/// What every policy that asks for a review demands; one that says nothing leaves all of it open.
+fn demands<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Vec<ReviewTerms> {
+    let asking = opinions.filter(|o| effective(o) == Verdict::Review).filter_map(|o| o.outcome.as_ref().ok());
+    asking.map(|decision| decision.review.clone().unwrap_or_default()).collect()
 }
 
 #[cfg(test)]
@@ -466,13 +449,19 @@ mod tests {
     }
 
     #[test]
-    fn review_terms_combine_strictest() {
-        let ask = |group: Option<&str>, quorum, expires_in_seconds| {
-            let review = Some(ReviewTerms { group: group.map(str::to_owned), quorum, expires_in_seconds });
-            opinion("r", Ok(Decision { review, ..says(Verdict::Review) }))
-        };
-        let opinions = vec![ask(None, 1, 600), ask(Some("finance"), 3, 0), ask(Some("finance"), 0, 60)];
-        let terms = combine(&Judgement { generation: 1, opinions }).review.unwrap();
-        assert_eq!(terms, ReviewTerms { group: Some("finance".into()), quorum: 3, expires_in_seconds: 60 });
+    fn every_policy_that_asks_has_its_terms_kept() {
+        let terms = |group: &str, quorum| ReviewTerms { group: Some(group.to_owned()), quorum, expires_in_seconds: 0 };
+        let ask = |verdict, review| opinion("r", Ok(Decision { review, ..says(verdict) }));
+        let mut monitor = ask(Verdict::Review, Some(terms("board", 9)));
+        monitor.mode = Mode::Monitor;
+        let opinions = vec![
+            ask(Verdict::Review, Some(terms("finance", 2))),
+            ask(Verdict::Abstain, Some(terms("nobody", 9))),
+            monitor,
+            ask(Verdict::Review, None),
+            ask(Verdict::Review, Some(terms("legal", 0))),
+        ];
+        let asked = combine(&Judgement { generation: 1, opinions }).review.unwrap();
+        assert_eq!(asked, [terms("finance", 2), ReviewTerms::default(), terms("legal", 0)]);
     }
 }

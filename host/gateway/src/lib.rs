@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
-pub mod alerts;
 pub mod books;
 pub mod builtin;
 pub mod casefile;
@@ -12,6 +11,7 @@ pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod courier;
 pub mod demo;
 pub mod egress;
 pub mod endpoint;
@@ -23,6 +23,7 @@ pub mod init;
 pub mod log;
 pub mod past;
 pub mod problem;
+pub mod proposal;
 pub mod purchase;
 pub mod rate;
 pub mod reconcile;
@@ -35,6 +36,8 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod views;
+pub mod voting;
 pub mod vouch;
 pub mod wallet;
 pub mod watch;
+pub mod webhook;

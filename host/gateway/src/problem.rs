@@ -14,7 +14,7 @@ pub enum Code {
     EgressForbidden,
     /// No or unknown token.
     Unauthenticated,
-    /// The operator's role does not cover this.
+    /// It is not this operator's to do.
     Forbidden,
     /// Nothing here.
     NotFound,
@@ -180,7 +180,7 @@ impl Code {
             Self::BadRequest => "The call is malformed",
             Self::EgressForbidden => "This address may not be called",
             Self::Unauthenticated => "A valid token is required",
-            Self::Forbidden => "This token's role does not allow that",
+            Self::Forbidden => "This operator may not do that",
             Self::NotFound => "There is no such thing here",
             Self::NoMandate => "No mandate covers this caller",
             Self::PolicyDenied => "A policy refused this purchase",
@@ -294,6 +294,7 @@ impl From<LedgerError> for Problem {
             LedgerError::Overloaded => Self::new(Code::Overloaded, "the ledger's queue is full; nothing was signed"),
             LedgerError::NotFound => Self::new(Code::NotFound, "there is no such record"),
             LedgerError::Conflict(why) => Self::new(Code::Conflict, why),
+            LedgerError::Forbidden(why) => Self::new(Code::Forbidden, why),
             LedgerError::Unavailable(why) => {
                 tracing::error!(why, "the ledger cannot be used");
                 Self::new(Code::LedgerUnavailable, "the ledger cannot be used now; nothing was signed")

@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::admission::Admission;
-use crate::alerts::Courier;
 use crate::chain::Chains;
 use crate::clock::{SteadyClock, SystemClock, random};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Webhook};
+use crate::courier::{Courier, Subject};
 use crate::egress::{Dialer, Patience, tls, tls_believing};
 use crate::endpoint::Endpoint;
 use crate::flights::Flights;
@@ -187,6 +187,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         work,
         telemetry: Telemetry::default(),
         alerted: Notify::new(),
+        asked: Notify::new(),
         log,
         key,
         live: ArcSwap::from_pointee(snapshot),
@@ -206,6 +207,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
         upstreams: Upstreams::default(),
         listeners: [agent, admin],
         base_url: format!("{scheme}://{agent}"),
+        admin_url: format!("{scheme}://{admin}"),
     });
     let reloader = Arc::new(Reloader::new(engine, Arc::clone(&gateway), environment, parts));
     gateway.chains.watch_open(&gateway).await.map_err(|e| fail("ledger")(&e))?;
@@ -234,7 +236,7 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
 /// What the operator named to be told.
 struct Receivers {
     exporter: Option<Exporter>,
-    courier: Option<Courier>,
+    couriers: Vec<Courier>,
 }
 
 impl Receivers {
@@ -251,20 +253,24 @@ impl Receivers {
             }),
             None => None,
         };
-        let courier = match &config.alerts.webhook {
-            Some(webhook) => Some(Courier {
-                endpoint: endpoint(&webhook.url, "alerts.webhook")?,
-                key: webhook.key().ok_or_else(|| fail("alerts.secret")(&"not a signing secret"))?,
-                store,
-            }),
-            None => None,
+        let courier = |subject, webhook: &Option<Webhook>, url: &str, secret: &str| match webhook {
+            Some(webhook) => Ok(Some(Courier {
+                subject,
+                endpoint: endpoint(&webhook.url, url)?,
+                key: webhook.key().ok_or_else(|| fail(secret)(&"not a signing secret"))?,
+                store: store.clone(),
+            })),
+            None => Ok(None),
         };
-        Ok(Self { exporter, courier })
+        let alerts = courier(Subject::Alerts, &config.alerts.webhook, "alerts.webhook", "alerts.secret")?;
+        let approvals = &config.approvals.webhook;
+        let approvals = courier(Subject::Approvals, approvals, "approvals.webhook", "approvals.webhook-secret")?;
+        Ok(Self { exporter, couriers: alerts.into_iter().chain(approvals).collect() })
     }
 
     fn places(&self) -> Vec<(String, u16)> {
         let exporter = self.exporter.iter().filter_map(|e| e.endpoint.place());
-        exporter.chain(self.courier.iter().filter_map(|c| c.endpoint.place())).collect()
+        exporter.chain(self.couriers.iter().filter_map(|c| c.endpoint.place())).collect()
     }
 
     fn start(self, gateway: &Arc<Gateway>) -> Watchers {
@@ -276,8 +282,8 @@ impl Receivers {
                 tasks.spawn(exporter.run(Arc::clone(gateway), traces, stopped.clone()));
             }
         }
-        if let Some(courier) = self.courier {
-            tasks.spawn(courier.run(Arc::clone(gateway), stopped));
+        for courier in self.couriers {
+            tasks.spawn(courier.run(Arc::clone(gateway), stopped.clone()));
         }
         Watchers { stop, tasks }
     }
@@ -357,7 +363,10 @@ async fn expire(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         };
         match expired {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "approvals lapsed"),
+            Ok(count) => {
+                gateway.asked.notify_one();
+                tracing::info!(count, "approvals lapsed");
+            }
             Err(error) => tracing::warn!(%error, "approvals could not be lapsed"),
         }
     }

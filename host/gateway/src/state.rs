@@ -61,6 +61,8 @@ pub struct Gateway {
     pub telemetry: Telemetry,
     /// Says that a budget has reached its alert threshold.
     pub alerted: Notify,
+    /// Says that people are asked, or have spoken.
+    pub asked: Notify,
     /// Who vouches for the store's records.
     pub log: Log,
     /// The store's own key for digests.
@@ -100,6 +102,8 @@ pub struct Gateway {
     pub listeners: [std::net::SocketAddr; 2],
     /// Where people reach this gateway, for links: `http://127.0.0.1:8402`.
     pub base_url: String,
+    /// Where operators reach it: `http://127.0.0.1:8403`.
+    pub admin_url: String,
 }
 
 impl Gateway {

@@ -3,8 +3,10 @@
 use countersign_core::budget::{self, HOST};
 use countersign_core::ledger::{
     Approval, BudgetView, HoldView, KeptAlert, PaymentView, Refund, Reporter, Session, Suspension, Told, UseReport,
+    Vote,
 };
 use countersign_core::money::Micros;
+use countersign_core::notice::Notice;
 use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Attributed, Opinion, Unit, Verdict, Window};
@@ -38,12 +40,13 @@ impl Viewer<'_> {
 /// An alert, and what came of telling somebody.
 #[must_use]
 pub fn alert(kept: &KeptAlert, currency: &str) -> Value {
+    delivered(alert_data(kept, currency), kept.told, kept.attempts, kept.last.as_ref())
+}
+
+/// An alert as its receiver reads it.
+#[must_use]
+pub fn alert_data(kept: &KeptAlert, currency: &str) -> Value {
     let figure = |n| amount(n, kept.unit);
-    let (state, next) = match kept.told {
-        Told::Not(due) => ("waiting", Some(due.to_string())),
-        Told::Delivered => ("delivered", None),
-        Told::GivenUp => ("given-up", None),
-    };
     json!({
         "id": kept.id.to_string(),
         "at": kept.at.to_string(),
@@ -53,13 +56,75 @@ pub fn alert(kept: &KeptAlert, currency: &str) -> Value {
         "used": figure(kept.alert.used),
         "limit": figure(kept.limit),
         "payment": kept.payment,
-        "delivery": {
-            "state": state,
-            "attempts": kept.attempts,
-            "next": next,
-            "last": kept.last.as_ref().map(|(at, outcome)| json!({"at": at.to_string(), "outcome": outcome})),
-        },
     })
+}
+
+/// A notice of the delivery log: what was to be told, and what came of it.
+#[must_use]
+pub fn notice(notice: &Notice) -> Value {
+    let view = json!({
+        "id": notice.id.to_string(),
+        "at": notice.at.to_string(),
+        "type": notice.event.kind(),
+        "approval": notice.approval.id,
+        "state": notice.approval.state,
+    });
+    delivered(view, notice.told, notice.attempts, notice.last.as_ref())
+}
+
+/// A notice as its receiver reads it. Nothing that a seller or an agent wrote stands outside `untrusted`, and the link
+/// is good for nothing without an operator's token.
+#[must_use]
+pub fn notice_data(notice: &Notice, currency: &str, admin: &str) -> Value {
+    let (approval, facts) = (&notice.approval, &notice.facts);
+    let principal = &facts.principal;
+    json!({
+        "approval": approval.id,
+        "state": approval.state,
+        "digest": approval.frozen,
+        "created_at": approval.created_at.to_string(),
+        "expires_at": approval.expires_at.to_string(),
+        "quorum": approval.terms.quorum,
+        "groups": approval.terms.groups,
+        "reasons": shown(approval),
+        "votes": votes(approval),
+        "payment": approval.payment,
+        "method": facts.method,
+        "seller": {"host": facts.host, "pay_to": facts.pay_to},
+        "amount": {
+            "value": facts.value.to_string(),
+            "currency": currency,
+            "atomic": facts.amount,
+            "asset": facts.asset_symbol,
+            "network": facts.network,
+        },
+        "agent": principal.agent,
+        "user": principal.user,
+        "workspace": principal.workspace,
+        "session": principal.session,
+        "client": principal.client,
+        "project": principal.project,
+        "task": principal.task,
+        "mandate": facts.mandate,
+        "wallet": facts.wallet,
+        "url": format!("{admin}/v1/approvals/{}", approval.id),
+        "untrusted": {"url": facts.url, "claims": facts.claims},
+    })
+}
+
+/// What came of telling somebody of something.
+fn delivered(mut view: Value, told: Told, attempts: u32, last: Option<&(Timestamp, String)>) -> Value {
+    let (state, next) = match told {
+        Told::Not(due) => ("waiting", Some(due.to_string())),
+        Told::Delivered => ("delivered", None),
+        Told::GivenUp => ("given-up", None),
+    };
+    let last = last.map(|(at, outcome)| json!({"at": at.to_string(), "outcome": outcome}));
+    if let Some(map) = view.as_object_mut() {
+        let delivery = json!({"state": state, "attempts": attempts, "next": next, "last": last});
+        map.insert("delivery".into(), delivery);
+    }
+    view
 }
 
 /// A payment.
@@ -290,11 +355,6 @@ fn budget(view: &BudgetView, currency: &str, now: Timestamp) -> Value {
 /// An approval, with the frozen purchase it is about.
 #[must_use]
 pub fn approval(approval: &Approval, payment: Option<&PaymentView>, viewer: Viewer<'_>, config: &Config) -> Value {
-    let votes: Vec<_> = approval
-        .votes
-        .iter()
-        .map(|v| json!({"operator": v.operator, "approve": v.approve, "at": v.at.to_string(), "note": v.note}))
-        .collect();
     let mut view = json!({
         "id": approval.id,
         "state": approval.state,
@@ -303,16 +363,33 @@ pub fn approval(approval: &Approval, payment: Option<&PaymentView>, viewer: View
         "quorum": approval.terms.quorum,
         "created_at": approval.created_at.to_string(),
         "expires_at": approval.expires_at.to_string(),
-        "reasons": approval.shown.iter().map(|(p, c)| json!({"policy": p, "code": c})).collect::<Vec<_>>(),
+        "reasons": shown(approval),
     });
     if let (Some(map), Some(payment)) = (view.as_object_mut(), payment) {
         map.insert("purchase".into(), self::payment(payment, viewer, config));
     }
     if let (Some(map), Viewer::Operator) = (view.as_object_mut(), viewer) {
-        map.insert("group".into(), json!(approval.terms.group));
-        map.insert("votes".into(), votes.into());
+        let yes = approval.votes.iter().filter(|v| v.approve).map(|v| v.groups.as_slice());
+        map.insert("groups".into(), json!(approval.terms.groups));
+        map.insert("missing".into(), json!(approval.terms.missing(yes)));
+        map.insert("votes".into(), votes(approval).into());
     }
     view
+}
+
+/// The (policy, reason code) pairs that people are asked about.
+fn shown(approval: &Approval) -> Vec<Value> {
+    approval.shown.iter().map(|(policy, code)| json!({"policy": policy, "code": code})).collect()
+}
+
+fn votes(approval: &Approval) -> Vec<Value> {
+    let vote = |v: &Vote| {
+        json!({
+            "operator": v.operator, "approve": v.approve, "at": v.at.to_string(), "note": v.note,
+            "groups": v.groups, "channel": v.channel,
+        })
+    };
+    approval.votes.iter().map(vote).collect()
 }
 
 /// A session, without its token.

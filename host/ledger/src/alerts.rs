@@ -46,20 +46,43 @@ pub(crate) fn list(conn: &Connection, before: Option<u64>, limit: u32) -> Answer
     all(conn, &sql, (before, limit.min(MOST)), raw)?.into_iter().map(finish).collect()
 }
 
+/// Which messages an attempt is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Queue {
+    Alerts,
+    Notices,
+}
+
 /// Remembers an attempt.
-pub(crate) fn tried(conn: &Connection, attempt: &Attempt) -> Answer<Done<()>> {
+pub(crate) fn tried(conn: &Connection, queue: Queue, attempt: &Attempt) -> Answer<Done<()>> {
     let (state, due) = match attempt.told {
         Told::Not(due) => (0_u8, Some(due.as_millis())),
         Told::Delivered => (1, None),
         Told::GivenUp => (2, None),
     };
-    let sql = "UPDATE alert SET state=?2, due=coalesce(?3,due), attempts=attempts+1, tried=?4, outcome=?5
-               WHERE id=?1 AND state=0";
-    let params = params![attempt.alert, state, due, attempt.at.as_millis(), cut(&attempt.outcome)];
-    match run(conn, sql, params)? {
-        0 => Err(Fault::conflict("no alert with this number waits")),
+    let table = match queue {
+        Queue::Alerts => "alert",
+        Queue::Notices => "notice",
+    };
+    let sql = format!(
+        "UPDATE {table} SET state=?2, due=coalesce(?3,due), attempts=attempts+1, tried=?4, outcome=?5
+         WHERE id=?1 AND state=0"
+    );
+    let params = params![attempt.id, state, due, attempt.at.as_millis(), cut(&attempt.outcome)];
+    match run(conn, &sql, params)? {
+        0 => Err(Fault::conflict(format!("no {table} with this number waits"))),
         _ => Ok(Done::Keep(())),
     }
+}
+
+/// What the stored number of a message's state means.
+pub(crate) fn told(state: u8, due: u64) -> Answer<Told> {
+    Ok(match state {
+        0 => Told::Not(Timestamp::from_millis(due)),
+        1 => Told::Delivered,
+        2 => Told::GivenUp,
+        n => return Err(Fault::Broken(format!("no state of a message {n}"))),
+    })
 }
 
 struct Raw {
@@ -92,11 +115,6 @@ fn finish(raw: Raw) -> Answer<KeptAlert> {
         1 => Unit::Count,
         n => return Err(Fault::Broken(format!("no unit {n}"))),
     };
-    let told = match raw.state {
-        0 => Told::Not(Timestamp::from_millis(raw.due)),
-        1 => Told::Delivered,
-        2 => Told::GivenUp,
-        n => return Err(Fault::Broken(format!("no state of an alert {n}"))),
-    };
+    let told = told(raw.state, raw.due)?;
     Ok(KeptAlert { unit, told, ..raw.alert })
 }

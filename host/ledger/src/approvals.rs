@@ -1,16 +1,17 @@
-//! Purchases that wait for people: votes, expiry, and what they leave behind.
+//! Purchases that wait for people: expiry, and what they leave behind. Their words are `votes`.
 
 use countersign_core::id::{ApprovalId, PaymentId};
-use countersign_core::ledger::{Approval, ApprovalState, Cast, NewApproval, Transition, Vote};
+use countersign_core::ledger::{Approval, ApprovalState, Channel, NewApproval, Transition, Vote};
+use countersign_core::notice::{NoticeEvent, Proposal};
 use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
 use rusqlite::{Connection, Row};
 use serde_json::json;
 
-use crate::audit::{append, cut};
+use crate::audit::{append, digest_hex};
 use crate::life;
+use crate::notices;
 use crate::sql::{Answer, Done, Fault, all, one, run};
-use crate::tallies;
 
 /// Approvals one listing answers.
 const MOST_LISTED: u32 = 500;
@@ -60,7 +61,9 @@ pub(crate) fn open(
             new.expires_at.as_millis(),
         ),
     )?;
-    find(conn, new.id)?.ok_or_else(Fault::not_found)
+    let approval = find(conn, new.id)?.ok_or_else(Fault::not_found)?;
+    notices::write(conn, NoticeEvent::Requested, approval.clone(), at)?;
+    Ok(approval)
 }
 
 struct Stored {
@@ -90,11 +93,20 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 fn with_votes(conn: &Connection, s: Stored) -> Answer<Approval> {
-    let sql = "SELECT operator,approve,at,note FROM vote WHERE approval=?1 ORDER BY ord";
-    let votes = all(conn, sql, [s.id], |r| {
+    let sql = "SELECT operator,approve,at,note,groups,channel,message FROM vote WHERE approval=?1 ORDER BY ord";
+    let said = all(conn, sql, [s.id], |r| {
         let at = Timestamp::from_millis(r.get(2)?);
-        Ok(Vote { operator: r.get(0)?, approve: r.get(1)?, at, note: r.get(3)? })
+        let (groups, channel) = (Vec::new(), Channel::Api);
+        let vote =
+            Vote { operator: r.get(0)?, approve: r.get(1)?, at, note: r.get(3)?, groups, channel, message: r.get(6)? };
+        Ok((vote, r.get::<_, String>(4)?, r.get::<_, String>(5)?))
     })?;
+    let finish = |(vote, groups, channel): (Vote, String, String)| -> Answer<Vote> {
+        let known = Channel::ALL.into_iter().find(|c| c.as_str() == channel);
+        let channel = known.ok_or_else(|| Fault::Broken(format!("nobody speaks by `{channel}`")))?;
+        Ok(Vote { groups: serde_json::from_str(&groups)?, channel, ..vote })
+    };
+    let votes = said.into_iter().map(finish).collect::<Answer<Vec<_>>>()?;
     Ok(Approval {
         id: ApprovalId::from_bytes(s.id),
         payment: PaymentId::from_bytes(s.payment),
@@ -132,73 +144,30 @@ pub(crate) fn turn(conn: &Connection, id: ApprovalId, from: ApprovalState, to: A
 }
 
 /// The purchase is withdrawn: whatever approval is still open for it is over.
-pub(crate) fn lapse_of(conn: &Connection, payment: PaymentId) -> Answer<()> {
-    let sql = "UPDATE approval SET state=?2 WHERE state IN (0,1) AND id=(SELECT approval FROM payment WHERE id=?1)";
-    run(conn, sql, (payment.as_bytes(), number(ApprovalState::Expired))).map(drop)
+pub(crate) fn lapse_of(conn: &Connection, payment: PaymentId, at: Timestamp) -> Answer<()> {
+    let sql = format!("{COLUMNS} WHERE state IN (0,1) AND id=(SELECT approval FROM payment WHERE id=?1)");
+    let Some(open) = one(conn, &sql, [payment.as_bytes()], stored)? else { return Ok(()) };
+    over(conn, &with_votes(conn, open)?, at)
 }
 
-fn withdraw(conn: &Connection, epoch: u64, payment: PaymentId, why: &str, at: Timestamp) -> Answer<()> {
+/// An open approval is over without having been used.
+fn over(conn: &Connection, approval: &Approval, at: Timestamp) -> Answer<()> {
+    turn(conn, approval.id, approval.state, ApprovalState::Expired)?;
+    notices::write(conn, NoticeEvent::Expired, Approval { state: ApprovalState::Expired, ..approval.clone() }, at)
+}
+
+/// Lets go of a purchase in review.
+pub(crate) fn withdraw(conn: &Connection, epoch: u64, payment: PaymentId, why: &str, at: Timestamp) -> Answer<()> {
     let t =
         Transition { payment, from: State::Review, event: Event::Withdraw, why: why.to_owned(), evidence: None, at };
     life::apply(conn, epoch, &t).map(drop)
 }
 
-fn expire(conn: &Connection, epoch: u64, approval: &Approval, at: Timestamp) -> Answer<()> {
-    turn(conn, approval.id, approval.state, ApprovalState::Expired)?;
+/// Lapses an approval, and with it the purchase.
+pub(crate) fn expire(conn: &Connection, epoch: u64, approval: &Approval, at: Timestamp) -> Answer<()> {
+    over(conn, approval, at)?;
     append(conn, at, "approval-expired", json!({ "approval": approval.id, "payment": approval.payment }))?;
     withdraw(conn, epoch, approval.payment, "nobody approved in time", at)
-}
-
-/// Counts a word. The inner result is what the caller is told although something was written: a
-/// word that comes too late lapses the approval.
-pub(crate) fn vote(conn: &Connection, epoch: u64, cast: &Cast) -> Answer<Done<Result<Approval, Fault>>> {
-    let approval = find(conn, cast.approval)?.ok_or_else(Fault::not_found)?;
-    if approval.state != ApprovalState::Pending {
-        return Err(Fault::conflict(format!("the approval is {:?} already", approval.state).to_lowercase()));
-    }
-    if approval.expires_at <= cast.at {
-        expire(conn, epoch, &approval, cast.at)?;
-        return Ok(Done::Keep(Err(Fault::conflict("the approval has expired"))));
-    }
-    if let Some(group) = &approval.terms.group {
-        // "a+b" is how two policies' different groups combine, and nobody is in both by name:
-        // until every group can be asked for, such a review fails closed.
-        if group.contains('+') || !cast.groups.contains(group) {
-            return Err(Fault::conflict(format!("only operators of the group `{group}` may decide this")));
-        }
-    }
-    if approval.votes.iter().any(|v| v.operator == cast.operator) {
-        return Err(Fault::conflict("this operator has spoken already"));
-    }
-    run(
-        conn,
-        "INSERT INTO vote(approval,operator,ord,approve,at,note) VALUES(?1,?2,?3,?4,?5,?6)",
-        (
-            cast.approval.as_bytes(),
-            &cast.operator,
-            approval.votes.len(),
-            cast.approve,
-            cast.at.as_millis(),
-            cut(&cast.note),
-        ),
-    )?;
-    let body = json!({
-        "approval": cast.approval, "payment": approval.payment, "operator": cast.operator,
-        "approve": cast.approve, "note": cast.note, "frozen": approval.frozen,
-    });
-    append(conn, cast.at, "approval-vote", body)?;
-    if cast.approve {
-        let yes = approval.votes.iter().filter(|v| v.approve).count().saturating_add(1);
-        if yes >= usize::from(approval.terms.quorum.max(1)) {
-            turn(conn, approval.id, ApprovalState::Pending, ApprovalState::Approved)?;
-            tallies::approved(conn, approval.payment, cast.at)?;
-        }
-    } else {
-        turn(conn, approval.id, ApprovalState::Pending, ApprovalState::Denied)?;
-        withdraw(conn, epoch, approval.payment, &format!("denied by {}", cast.operator), cast.at)?;
-    }
-    let after = find(conn, cast.approval)?.ok_or_else(Fault::not_found)?;
-    Ok(Done::Keep(Ok(after)))
 }
 
 /// Lapses what nobody answered, or nobody used, in time.
@@ -213,4 +182,26 @@ pub(crate) fn expire_all(conn: &Connection, epoch: u64, at: Timestamp) -> Answer
         lapsed = lapsed.saturating_add(1);
     }
     Ok(Done::Keep(lapsed))
+}
+
+/// Keeps a proposed rule. The record has its digest.
+pub(crate) fn propose(conn: &Connection, new: &Proposal) -> Answer<Done<()>> {
+    let approval = find(conn, new.approval)?.ok_or_else(Fault::not_found)?;
+    let sql = "INSERT INTO proposal(approval,by,document,at) VALUES(?1,?2,?3,?4)
+               ON CONFLICT DO UPDATE SET by=excluded.by, document=excluded.document, at=excluded.at";
+    run(conn, sql, (new.approval.as_bytes(), &new.by, &new.document, new.at.as_millis()))?;
+    let body = json!({
+        "approval": new.approval, "payment": approval.payment, "operator": new.by,
+        "document": digest_hex(new.document.as_bytes()),
+    });
+    append(conn, new.at, "rule-proposed", body)?;
+    Ok(Done::Keep(()))
+}
+
+/// The rule that was proposed.
+pub(crate) fn proposal(conn: &Connection, approval: ApprovalId) -> Answer<Option<Proposal>> {
+    one(conn, "SELECT by,document,at FROM proposal WHERE approval=?1", [approval.as_bytes()], |r| {
+        let at = Timestamp::from_millis(r.get(2)?);
+        Ok(Proposal { approval, by: r.get(0)?, document: r.get(1)?, at })
+    })
 }

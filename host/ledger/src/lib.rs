@@ -14,13 +14,13 @@
 //! | `proof`, `refunds` | what a chain must have shown, and what came back |
 //! | `windows`, `moves` | budget counters, and what their records say |
 //! | `clock` | the latest moment written |
-//! | `approvals`, `admin` | people |
+//! | `approvals`, `votes`, `admin` | people |
 //! | `generations` | which policies and mandates served since when |
 //! | `tallies`, `read` | what others see |
 //! | `uses` | what became of what was bought |
 //! | `past` | decisions as they were recorded, for replay |
 //! | `audit`, `check` | the record, and checking all of it from outside |
-//! | `alerts`, `figures` | who must be told of what, and what is open, counted |
+//! | `alerts`, `notices`, `figures` | who must be told of what, and what is open, counted |
 //! | `answers` | kept bodies, in a file of their own |
 //! | `shared` | the same ledger for several gateways, in PostgreSQL |
 
@@ -46,6 +46,7 @@ mod figures;
 mod generations;
 mod life;
 mod moves;
+mod notices;
 mod open;
 mod past;
 mod proof;
@@ -60,6 +61,7 @@ mod shared;
 mod sql;
 mod tallies;
 mod uses;
+mod votes;
 mod windows;
 mod writer;
 
@@ -81,6 +83,7 @@ use countersign_core::ledger::{
     PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, SessionCaps, Suspension,
     SuspensionScope, Transition, TreeHead, UseReport,
 };
+use countersign_core::notice::{Notice, Proposal};
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
 use rusqlite::Connection;
@@ -478,7 +481,20 @@ impl Ledger for SqliteLedger {
 
     fn alert_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>> {
         self.told_of(attempt.at);
-        self.write(Class::Relief, move |conn| alerts::tried(conn, &attempt))
+        self.write(Class::Relief, move |conn| alerts::tried(conn, alerts::Queue::Alerts, &attempt))
+    }
+
+    fn notices_due(&self, at: Timestamp, limit: u32) -> Fut<'_, Result<Vec<Notice>, LedgerError>> {
+        self.read(move |conn| notices::due(conn, at, limit))
+    }
+
+    fn notices(&self, before: Option<u64>, limit: u32) -> Fut<'_, Result<Vec<Notice>, LedgerError>> {
+        self.read(move |conn| notices::list(conn, before, limit))
+    }
+
+    fn notice_tried(&self, attempt: Attempt) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(attempt.at);
+        self.write(Class::Relief, move |conn| alerts::tried(conn, alerts::Queue::Notices, &attempt))
     }
 
     fn approval(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Approval>, LedgerError>> {
@@ -493,11 +509,19 @@ impl Ledger for SqliteLedger {
         self.told_of(cast.at);
         let epoch = Arc::clone(&self.epoch);
         Box::pin(async move {
-            let voted = self
-                .write(Class::Relief, move |conn| approvals::vote(conn, epoch.load(Ordering::Relaxed), &cast))
-                .await?;
+            let voted =
+                self.write(Class::Relief, move |conn| votes::vote(conn, epoch.load(Ordering::Relaxed), &cast)).await?;
             voted.map_err(Fault::told)
         })
+    }
+
+    fn propose(&self, proposal: Proposal) -> Fut<'_, Result<(), LedgerError>> {
+        self.told_of(proposal.at);
+        self.write(Class::Growth, move |conn| approvals::propose(conn, &proposal))
+    }
+
+    fn proposal(&self, approval: ApprovalId) -> Fut<'_, Result<Option<Proposal>, LedgerError>> {
+        self.read(move |conn| approvals::proposal(conn, approval))
     }
 
     fn expire_approvals(&self, at: Timestamp) -> Fut<'_, Result<u32, LedgerError>> {

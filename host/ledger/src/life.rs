@@ -150,7 +150,7 @@ pub(crate) fn apply(conn: &Connection, epoch: u64, t: &Transition) -> Answer<Sta
         Event::SignerRefused if seen.epoch != epoch || seen.signed => {
             return Err(Fault::conflict("a signature may exist; the hold stays"));
         }
-        Event::Withdraw => approvals::lapse_of(conn, t.payment)?,
+        Event::Withdraw => approvals::lapse_of(conn, t.payment, t.at)?,
         Event::Unused => proof::of_non_use(t.evidence.as_deref(), seen.valid_before)?,
         Event::Dropped if refunds::booked(conn, t.payment)? => {
             return Err(Fault::conflict("something has come back: the dispute is redressed, not dropped"));

@@ -198,9 +198,31 @@ CREATE TABLE vote(
   approval BLOB NOT NULL REFERENCES approval(id), operator TEXT NOT NULL,
   ord INTEGER NOT NULL CHECK(ord>=0), -- who spoke first
   approve INTEGER NOT NULL CHECK(approve IN (0,1)), at INTEGER NOT NULL, note TEXT NOT NULL,
+  groups TEXT NOT NULL, channel TEXT NOT NULL,
+  message TEXT,                       -- the signed message that said it
   PRIMARY KEY(approval,operator)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX vote_order ON vote(approval,ord);
+CREATE UNIQUE INDEX vote_message ON vote(operator,message) WHERE message IS NOT NULL; -- counted once
+
+-- What a receiver is told of approvals. `body` is the approval and the payment's facts as they were then.
+CREATE TABLE notice(
+  id INTEGER PRIMARY KEY, approval BLOB NOT NULL REFERENCES approval(id),
+  event INTEGER NOT NULL CHECK(event IN (0,1,2)), -- requested decided expired
+  body TEXT NOT NULL, at INTEGER NOT NULL,
+  due INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0 CHECK(state IN (0,1,2)), -- waiting, delivered, given up
+  attempts INTEGER NOT NULL DEFAULT 0, tried INTEGER, outcome TEXT,
+  CHECK((attempts=0)=(tried IS NULL)), CHECK((tried IS NULL)=(outcome IS NULL))
+) STRICT;
+CREATE INDEX notice_due ON notice(due) WHERE state=0;
+CREATE TRIGGER notice_final BEFORE UPDATE ON notice WHEN OLD.state<>0
+BEGIN SELECT RAISE(ABORT,'a notice is delivered or given up once'); END;
+
+-- The rule that somebody proposed with an approval, as its readers see it.
+CREATE TABLE proposal(
+  approval BLOB NOT NULL PRIMARY KEY REFERENCES approval(id),
+  by TEXT NOT NULL, document TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE session(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16), token TEXT NOT NULL UNIQUE,

@@ -3,6 +3,7 @@
 POST /v1/traces, /v1/metrics  OTLP over HTTP in JSON; a field or kind that OpenTelemetry's messages do not have is a 400
 POST /hook                    a Standard Webhook, checked with the reference library and the secret in $SECRET
 POST /parse                   the text of a /metrics page, read by Prometheus's own parser; answers what it says
+POST /sign                    {"secret", "id", "timestamp", "body"}: the signature that the reference library makes
 GET  /seen                    everything taken so far, and what was refused and why
 POST /fault                   {"otlp": "503"|"hang"|null, "hook": [statuses for the next messages]}
 """
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import threading
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from google.protobuf import json_format
@@ -133,6 +135,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.hook(body)
             elif self.path == "/parse":
                 self.answer(200, parse(body))
+            elif self.path == "/sign":
+                ask = json.loads(body)
+                when = datetime.fromtimestamp(ask["timestamp"], tz=timezone.utc)
+                self.answer(200, Webhook(ask["secret"]).sign(ask["id"], when, ask["body"]))
             elif self.path == "/fault":
                 with lock:
                     fault.update(json.loads(body))

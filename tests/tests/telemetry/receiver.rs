@@ -1,4 +1,4 @@
-//! `tests/peers/telemetry/receiver.py`, and what it has seen.
+//! `tests/peers/telemetry/receiver.py`, and what it has seen. The tests of approvals have this file too.
 
 use countersign_tests::{http, wait_for};
 use serde_json::{Value, json};

@@ -8,16 +8,15 @@ use std::collections::BTreeMap;
 use countersign_core::budget::PlacedHold;
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId};
 use countersign_core::ledger::{
-    Approval, ApprovalState, DecisionRecord, Evidence, Fingerprint, HoldView, PaymentFacts, PaymentView, PurchaseKey,
-    Refund, RefundSource, Step, Vote,
+    Approval, ApprovalState, Channel, DecisionRecord, Evidence, Fingerprint, HoldView, PaymentFacts, PaymentView,
+    PurchaseKey, Refund, RefundSource, Step, Vote,
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::State;
 use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
+use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
-use countersign_core::verdict::{
-    Attributed, Decision, Judgement, Mode, Opinion, Reason, ReviewTerms, Unit, Verdict, Window,
-};
+use countersign_core::verdict::{Attributed, Decision, Judgement, Mode, Opinion, Reason, Unit, Verdict, Window};
 use serde_json::json;
 
 pub(crate) const NETWORK: &str = "eip155:84532";
@@ -230,6 +229,9 @@ pub(crate) fn approval(payment: &PaymentView) -> Approval {
         approve: true,
         at: at(seconds),
         note: "fine by me".into(),
+        groups: vec![],
+        channel: Channel::Api,
+        message: None,
     };
     Approval {
         id: ApprovalId::new(payment.created_at, random(9)),
@@ -237,7 +239,7 @@ pub(crate) fn approval(payment: &PaymentView) -> Approval {
         state: ApprovalState::Used,
         frozen: "12".repeat(32),
         shown: vec![("caps".into(), "above-review".into())],
-        terms: ReviewTerms { group: None, quorum: 2, expires_in_seconds: 3_600 },
+        terms: ApprovalTerms::of(2, 3_600),
         created_at: at(1),
         expires_at: at(3_600),
         votes: vec![vote("alice", 2), vote("bob", 3)],

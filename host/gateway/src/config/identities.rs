@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use countersign_core::money::Micros;
 use countersign_core::spend::Principal;
 
+use super::Secret;
 use super::reader::{Item, Read, Table};
 use super::sections::least;
+use super::telemetry::signing_secret;
 
 /// An agent, known by its token, by JWTs of an issuer, or by both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +116,10 @@ pub struct OperatorConfig {
     pub roles: BTreeSet<OperatorRole>,
     /// The groups a review may ask for.
     pub groups: BTreeSet<String>,
+    /// The users that this person is, whose purchases they do not decide about.
+    pub users: BTreeSet<String>,
+    /// What their signed messages are signed with; none: they send none.
+    pub approval_key: Option<Secret>,
     /// Whose sessions and purchases the operator decides about, and how much at most.
     pub scope: Scope,
 }
@@ -206,6 +212,8 @@ impl OperatorConfig {
             "token-sha256",
             "roles",
             "groups",
+            "users",
+            "approval-key",
             "workspaces",
             "agents",
             "clients",
@@ -218,6 +226,8 @@ impl OperatorConfig {
             token_sha256: table.need("token-sha256", HOW)?.sha256(HOW)?,
             roles: table.need("roles", "such as roles = [\"viewer\"]")?.choices(&OperatorRole::ALL)?,
             groups: table.take("groups").map(|i| i.names()).transpose()?.unwrap_or_default(),
+            users: table.take("users").map(|i| i.names()).transpose()?.unwrap_or_default(),
+            approval_key: table.take("approval-key").map(|i| signing_secret(&i)).transpose()?.flatten(),
         })
     }
 }

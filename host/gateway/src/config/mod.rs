@@ -49,7 +49,7 @@ pub use mcp_servers::McpServer;
 pub use policies::{Module, PolicyConfig, canonical_settings, cases_beside};
 pub use proxy::Proxy;
 pub use sections::{Approvals, Gateway, Ledger, Limits, NetworkConfig, Responses, Store, Tls};
-pub use telemetry::{Alerts, Telemetry, Webhook};
+pub use telemetry::{Alerts, Telemetry, Webhook, signing_key};
 pub use vendors::VendorConfig;
 pub use wallets::{WalletConfig, WalletKind};
 
@@ -170,6 +170,22 @@ impl Config {
         Self::read(&text, path, base, env)
     }
 
+    /// The text of the file as it stands now, which may be another than the one that was read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn text(&self) -> Result<String, ConfigError> {
+        reader::read_text(&self.path, reader::MAX_FILE).map_err(|why| ConfigError::file(&self.path, why))
+    }
+
+    /// Reads another text as if it stood in this file, without its secrets.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn with_text(&self, text: &str) -> Result<Self, ConfigError> {
+        Self::read(text, &self.path, &self.base_dir, None)
+    }
+
     /// Reads a text as if it stood in `base_dir`.
     ///
     /// # Errors
@@ -190,7 +206,7 @@ impl Config {
         let egress = Egress::read(section("egress", &["allow-private", "ports", "roots"])?)?;
         let proxy = Proxy::read(section("proxy", Proxy::KEYS)?, &ledger)?;
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
-        let approvals = Approvals::read(section("approvals", &["quorum", "expires-in-seconds"])?)?;
+        let approvals = Approvals::read(section("approvals", Approvals::KEYS)?)?;
         let limits = Limits::read(section("limits", Limits::KEYS)?)?;
         let telemetry = Telemetry::read(section("telemetry", Telemetry::KEYS)?, &gateway)?;
         let alerts = Alerts::read(section("alerts", Alerts::KEYS)?)?;
@@ -245,6 +261,7 @@ impl Config {
         };
         config.check_references()?;
         config.check_tokens()?;
+        config.check_keys()?;
         config.check_issuers()?;
         config.warnings = config.find_warnings();
         Ok(config)
@@ -371,6 +388,26 @@ impl Config {
                 let key = reader::join(&owner, "token-sha256");
                 let error = self.error_at(&key, format!("the same token as {other}"));
                 return Err(error.hint("a token must say who is asking: give each its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One approval key must mean one operator, and no receiver of messages may sign as somebody who approves.
+    fn check_keys(&self) -> Result<(), ConfigError> {
+        let secret = |webhook: &Option<Webhook>| webhook.as_ref().and_then(Webhook::key);
+        let told = [
+            ("alerts.secret", secret(&self.alerts.webhook)),
+            ("approvals.webhook-secret", secret(&self.approvals.webhook)),
+        ];
+        let mut seen: BTreeMap<Vec<u8>, String> =
+            told.into_iter().filter_map(|(owner, key)| Some((key?, owner.to_owned()))).collect();
+        for (name, operator) in &self.operators {
+            let Some(key) = operator.approval_key.as_ref().and_then(signing_key) else { continue };
+            let place = reader::join(&reader::join("operator", name), "approval-key");
+            if let Some(other) = seen.insert(key, place.clone()) {
+                let error = self.error_at(&place, format!("the same key as {other}"));
+                return Err(error.hint("a key must say who approves: give each operator their own"));
             }
         }
         Ok(())

@@ -25,6 +25,7 @@ impl Config {
             ("proxy.ca", self.proxy.ca != new.proxy.ca),
             ("telemetry", self.telemetry != new.telemetry),
             ("alerts", self.alerts != new.alerts),
+            ("approvals.webhook", self.approvals.webhook != new.approvals.webhook),
         ];
         let changed = fixed.into_iter().filter(|(_, differs)| *differs);
         let mut keys: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();
@@ -54,6 +55,7 @@ impl Config {
         config.approvals = Approvals {
             quorum: self.approvals.quorum.max(new.approvals.quorum),
             expires_in_seconds: self.approvals.expires_in_seconds.min(new.approvals.expires_in_seconds),
+            webhook: self.approvals.webhook.clone(),
         };
         config.networks.retain(|network, _| new.networks.contains_key(network));
         for (name, wallet) in &mut config.wallets {
@@ -89,15 +91,24 @@ impl Config {
                 None => (ours.scope.clone(), BTreeSet::new()),
             };
             let groups = ours.groups.intersection(&theirs.groups).cloned().collect();
-            OperatorConfig { token_sha256: theirs.token_sha256.clone(), roles, groups, scope }
+            OperatorConfig {
+                token_sha256: theirs.token_sha256.clone(),
+                roles,
+                groups,
+                scope,
+                // Whoever they are in either, they do not approve for.
+                users: ours.users.union(&theirs.users).cloned().collect(),
+                approval_key: ours.approval_key.as_ref().and(theirs.approval_key.clone()),
+            }
         });
         config
     }
 }
 
 impl Config {
-    /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token or a
-    /// certificate that the two do not agree on is nobody's, and an MCP server on whose credentials they differ is none.
+    /// As [`Config::restrict`], where `file` may be older than this one, which is what a shared ledger says: a token, a
+    /// certificate or a key that the two do not agree on is nobody's, and an MCP server on whose credentials they differ is
+    /// none.
     #[must_use]
     pub fn restrict_to_both(&self, file: &Self) -> Self {
         let mut config = self.restrict(file);
@@ -112,6 +123,10 @@ impl Config {
             token(self) == token(file)
         });
         config.mcp_servers.retain(|name, _| self.mcp_servers.get(name) == file.mcp_servers.get(name));
+        for (name, operator) in &mut config.operators {
+            let key = |config: &Self| config.operators.get(name).and_then(|operator| operator.approval_key.clone());
+            operator.approval_key = key(self).filter(|ours| key(file).as_ref() == Some(ours));
+        }
         config
     }
 }
@@ -163,5 +178,54 @@ mod tests {
         assert_eq!((same.agents, same.operators), (new.agents.clone(), new.operators.clone()));
         // An edit of one's own replaces a token at once.
         assert_eq!(old.restrict(&new).agents["scout"].token_sha256, new.agents["scout"].token_sha256);
+    }
+
+    /// An operator with this approval key and these users.
+    fn keyed(key: Option<char>, users: &str) -> Config {
+        let secret = |c: char| format!("whsec_{}", c.to_string().repeat(40));
+        let env: Environment = [("A", secret('a')), ("B", secret('b'))].into_iter().collect();
+        let key = key.map(|name| format!("approval-key = {{ env = \"{name}\" }}\n")).unwrap_or_default();
+        let token = "e".repeat(64);
+        let text = format!("[operator.alice]\ntoken-sha256 = \"{token}\"\nroles = []\nusers = {users}\n{key}");
+        Config::parse(&text, Path::new("/srv"), &env).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_is_taken_away_or_not_agreed_on_is_nobodys() {
+        let (a, b, none) = (keyed(Some('A'), "[]"), keyed(Some('B'), "[]"), keyed(None, "[]"));
+        let key = |config: &Config| config.operators["alice"].approval_key.clone();
+        assert!(key(&a).is_some() && key(&none).is_none());
+        assert_eq!(key(&a.restrict(&none)), None);
+        assert_eq!(key(&none.restrict(&a)), None, "a restriction gives nobody a key");
+        assert_eq!(key(&a.restrict(&b)), key(&b), "one that is replaced is the new one");
+        assert_eq!(key(&a.restrict_to_both(&b)), None);
+        assert_eq!(key(&a.restrict_to_both(&a)), key(&a));
+    }
+
+    #[test]
+    fn whoever_an_operator_is_in_either_file_counts() {
+        let both = keyed(None, "[\"ann\"]").restrict(&keyed(None, "[\"bea\"]"));
+        assert_eq!(both.operators["alice"].users, ["ann", "bea"].map(str::to_owned).into());
+    }
+
+    #[test]
+    fn who_is_told_of_approvals_changes_with_a_restart() {
+        let env: Environment = [("A", format!("whsec_{}", "a".repeat(40)))].into_iter().collect();
+        let text =
+            |url: &str| format!("[approvals]\nquorum = 2\nwebhook = \"{url}\"\nwebhook-secret = {{ env = \"A\" }}\n");
+        let parse = |text: &str| Config::parse(text, Path::new("/srv"), &env);
+        let (one, other) = (parse(&text("https://a.example")).unwrap(), parse(&text("https://b.example")).unwrap());
+        assert_eq!(one.needs_restart(&other), ["approvals.webhook"]);
+        assert_eq!(parse("").unwrap().restrict(&one).approvals.webhook, None);
+        assert!(!format!("{one:?}").contains("a.example"));
+        for (text, key) in [
+            (text("http://a.example"), "approvals.webhook"),
+            ("[approvals]\nwebhook-secret = { env = \"A\" }\n".to_owned(), "approvals.webhook-secret"),
+            ("[approvals]\nwebhook = \"https://a.example\"\n".to_owned(), "approvals.webhook-secret"),
+        ] {
+            assert_eq!(parse(&text).unwrap_err().key, key, "{text}");
+        }
+        let near = parse("[approvals]\nwebhook-secrets = 1\n").unwrap_err();
+        assert!(near.to_string().contains("webhook-secret`?"), "{near}");
     }
 }

@@ -12,6 +12,7 @@ use countersign_ledger::Database;
 use super::OperatorConfig;
 use super::egress::HostPattern;
 use super::reader::{Item, Read, Table};
+use super::telemetry::Webhook;
 
 /// Most bytes of one body that are ever kept in memory or in the store.
 pub(super) const MAX_BODY: u64 = 64 << 20;
@@ -248,21 +249,25 @@ impl Responses {
     }
 }
 
-/// `[approvals]`: what a review needs when the policy that asked does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `[approvals]`: what a review needs when the policy that asked does not say, and who is told of reviews.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approvals {
     /// How many people must approve.
     pub quorum: u8,
     /// How long a review stays open; never longer than a day.
     pub expires_in_seconds: u32,
+    /// Who is told.
+    pub webhook: Option<Webhook>,
 }
 
 impl Approvals {
+    pub(super) const KEYS: &'static [&'static str] = &["quorum", "expires-in-seconds", "webhook", "webhook-secret"];
+
     /// The longest any review stays open, whoever asks.
     pub const MAX_SECONDS: u32 = 86_400;
 
     pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
-        let mut approvals = Self { quorum: 1, expires_in_seconds: 3_600 };
+        let mut approvals = Self { quorum: 1, expires_in_seconds: 3_600, webhook: None };
         let Some(mut table) = table else { return Ok(approvals) };
         if let Some(item) = table.take("quorum") {
             approvals.quorum = u8::try_from(item.integer(1..=255)?).unwrap_or(u8::MAX);
@@ -270,6 +275,8 @@ impl Approvals {
         if let Some(item) = table.take("expires-in-seconds") {
             approvals.expires_in_seconds = item.u32(1..=Self::MAX_SECONDS)?;
         }
+        let why = "whoever reads it learns what is about to be bought";
+        approvals.webhook = Webhook::read(&mut table, "webhook-secret", why)?;
         Ok(approvals)
     }
 }

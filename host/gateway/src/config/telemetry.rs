@@ -110,8 +110,43 @@ impl Webhook {
     /// The key in the secret.
     #[must_use]
     pub fn key(&self) -> Option<Vec<u8>> {
-        let key = BASE64.decode(self.secret.expose().strip_prefix("whsec_")?).ok()?;
-        (24..=64).contains(&key.len()).then_some(key)
+        signing_key(&self.secret)
+    }
+
+    /// The receiver at `webhook`, whose secret stands at the key `secret`; none, when secrets are not being read.
+    pub(super) fn read(table: &mut Table<'_>, secret: &'static str, why: &str) -> Read<Option<Self>> {
+        let Some(item) = table.take("webhook") else {
+            return match table.take(secret) {
+                Some(item) => Err(item.error("a secret without a webhook").hint("add webhook = \"https://…\"")),
+                None => Ok(None),
+            };
+        };
+        let url = endpoint(&item, ("a webhook", why))?;
+        let key = signing_secret(&table.need(secret, SIGNING)?)?;
+        Ok(url.zip(key).map(|(url, secret)| Self { url, secret }))
+    }
+}
+
+const SIGNING: &str =
+    "`whsec_` and 24 to 64 random bytes in base64: printf 'whsec_%s' $(head -c 32 /dev/urandom | base64)";
+
+/// The key in a signing secret of Standard Webhooks.
+#[must_use]
+pub fn signing_key(secret: &Secret) -> Option<Vec<u8>> {
+    let key = BASE64.decode(secret.expose().strip_prefix("whsec_")?).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
+}
+
+/// A signing secret; none, when secrets are not being read.
+pub(super) fn signing_secret(item: &Item<'_>) -> Read<Option<Secret>> {
+    let secret = item.secret()?;
+    // Secrets come out empty for commands that only look.
+    if secret.expose().is_empty() {
+        return Ok(None);
+    }
+    match signing_key(&secret) {
+        Some(_) => Ok(Some(secret)),
+        None => Err(item.error("not a signing secret").hint(SIGNING)),
     }
 }
 
@@ -120,24 +155,7 @@ impl Alerts {
 
     pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
         let Some(mut table) = table else { return Ok(Self::default()) };
-        let Some(item) = table.take("webhook") else {
-            return match table.take("secret") {
-                Some(item) => Err(item.error("a secret without a webhook").hint("add webhook = \"https://…\"")),
-                None => Ok(Self::default()),
-            };
-        };
-        let why = "whoever reads it learns what is spent";
-        let url = endpoint(&item, ("a webhook", why))?;
-        let how = "`whsec_` and 24 to 64 random bytes in base64: printf 'whsec_%s' $(head -c 32 /dev/urandom | base64)";
-        let secret = table.need("secret", how)?;
-        let key = secret.secret()?;
-        // Secrets come out empty for commands that only look.
-        let Some(url) = url.filter(|_| !key.expose().is_empty()) else { return Ok(Self::default()) };
-        let webhook = Webhook { url, secret: key };
-        if webhook.key().is_none() {
-            return Err(secret.error("not a signing secret").hint(how));
-        }
-        Ok(Self { webhook: Some(webhook) })
+        Ok(Self { webhook: Webhook::read(&mut table, "secret", "whoever reads it learns what is spent")? })
     }
 }
 

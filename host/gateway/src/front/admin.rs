@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
-    Cast, LedgerError, Opening, PaymentFilter, Reporter, Session, SessionCap, Suspension, SuspensionScope,
+    Channel, LedgerError, Opening, PaymentFilter, Reporter, Session, SessionCap, Suspension, SuspensionScope,
 };
 use countersign_core::money::Micros;
 use countersign_core::payment::State;
@@ -18,16 +18,18 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 
 use super::{
-    Answer, after, body, books, directory, json, metrics, not_found, openapi, page, payment_filter, policies, query,
-    refuse, shadows, uses,
+    Answer, after, body, books, directory, inbox, json, metrics, not_found, openapi, page, payment_filter, policies,
+    query, refuse, shadows, uses,
 };
 use crate::clock::{SystemClock, random};
 use crate::config::{HostPattern, OperatorConfig, OperatorRole};
 use crate::identity::{bearer, operator, token_sha256};
 use crate::problem::{Code, Problem};
+use crate::proposal;
 use crate::reload::Reloader;
 use crate::state::{Gateway, Snapshot};
 use crate::views::{self, Viewer};
+use crate::voting::{self, Voter};
 
 /// Largest body of an admin call, in bytes.
 const MAX_CALL: usize = 64 * 1024;
@@ -96,6 +98,9 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/healthz") => json(StatusCode::OK, &value!({"status": "ok"})),
         (&Method::GET, "/readyz") => ready(&admin).await,
         (&Method::GET, "/openapi.json") => openapi::answer(),
+        (&Method::POST, "/v1/approvals/webhook") => {
+            inbox::take(&admin.gateway, request).await.unwrap_or_else(|problem| refuse(&problem))
+        }
         (&Method::GET, "/metrics") => metrics::page(&admin, &request).await.unwrap_or_else(|problem| refuse(&problem)),
         _ => route(&admin, request).await.unwrap_or_else(|problem| refuse(&problem)),
     }
@@ -253,6 +258,16 @@ async fn read(
             }
             ok(value!({"items": items, "next": null}))
         }
+        ["approvals", "deliveries"] => {
+            let (before, limit) = counted_page(query)?;
+            let found = gateway.ledger.notices(before, limit).await?;
+            ok(counted(&found, limit, |notice| notice.id, views::notice))
+        }
+        ["approvals", id, "proposal"] => {
+            let id: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
+            let kept = gateway.ledger.proposal(id).await?.ok_or_else(|| not_found("rule proposed for this id"))?;
+            ok(proposal::view(&kept))
+        }
         ["approvals", id] => {
             let id: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
             let approval = gateway.ledger.approval(id).await?.ok_or_else(|| not_found("approval with this id"))?;
@@ -260,12 +275,9 @@ async fn read(
             ok(views::approval(&approval, payment.as_ref(), Viewer::Operator, config))
         }
         ["alerts"] => {
-            let (before, limit) = alerts_page(query)?;
+            let (before, limit) = counted_page(query)?;
             let found = gateway.ledger.alerts(before, limit).await?;
-            let full = u32::try_from(found.len()).unwrap_or(u32::MAX) >= limit;
-            let next = found.last().filter(|_| full).map(|alert| alert.id.to_string());
-            let items: Vec<_> = found.iter().map(|a| views::alert(a, &config.gateway.currency)).collect();
-            ok(value!({"items": items, "next": next}))
+            ok(counted(&found, limit, |alert| alert.id, |alert| views::alert(alert, &config.gateway.currency)))
         }
         ["agents"] => ok(directory::agents(gateway, config)),
         ["wallets"] => ok(directory::wallets(gateway, config, now).await?),
@@ -283,8 +295,15 @@ async fn read(
     }
 }
 
-/// `GET /v1/alerts?cursor=…&limit=…`.
-fn alerts_page(query: &[(String, String)]) -> Result<(Option<u64>, u32), Problem> {
+/// A page of what has numbers, newest first.
+fn counted<T>(found: &[T], limit: u32, id: impl Fn(&T) -> u64, view: impl Fn(&T) -> Value) -> Value {
+    let full = u32::try_from(found.len()).unwrap_or(u32::MAX) >= limit;
+    let next = found.last().filter(|_| full).map(|last| id(last).to_string());
+    value!({"items": found.iter().map(view).collect::<Vec<_>>(), "next": next})
+}
+
+/// `?cursor=…&limit=…` of a page of what has numbers.
+fn counted_page(query: &[(String, String)]) -> Result<(Option<u64>, u32), Problem> {
     let bad = |detail: String| Problem::new(Code::BadRequest, detail);
     let (mut before, mut limit) = (None, 100);
     for (name, value) in query {
@@ -305,25 +324,31 @@ fn alerts_page(query: &[(String, String)]) -> Result<(Option<u64>, u32), Problem
 struct Word {
     #[serde(default)]
     note: String,
+    /// Also propose the rule that would make this unnecessary.
+    #[serde(default)]
+    propose: bool,
 }
 
 async fn vote(gateway: &Gateway, operator: &Operator, id: &str, approve: bool, body: &[u8]) -> Result<Answer, Problem> {
     let approval: ApprovalId = id.parse().map_err(|_| not_found("approval with this id"))?;
     let word: Word = if body.is_empty() { Word::default() } else { parse(body)? };
-    let unknown = || not_found("approval with this id");
-    let asked = gateway.ledger.approval(approval).await?.ok_or_else(unknown)?;
-    operator.decides_about_payment(gateway, asked.payment).await?;
-    let cast = Cast {
-        approval,
-        operator: operator.name.clone(),
-        groups: operator.config.groups.iter().cloned().collect(),
-        approve,
-        note: word.note.chars().take(256).collect(),
-        at: gateway.clock.now()?,
-    };
-    let approval = gateway.ledger.vote(cast).await?;
-    let payment = gateway.ledger.payment(approval.payment).await?;
-    Ok(json(StatusCode::OK, &views::approval(&approval, payment.as_ref(), Viewer::Operator, &operator.snapshot.config)))
+    if word.propose && !approve {
+        return Err(Problem::new(Code::BadRequest, "propose: only with a yes is there a rule to propose"));
+    }
+    let config = &operator.snapshot.config;
+    let voter = Voter { name: &operator.name, operator: &operator.config, config };
+    let (ledger, at) = (&*gateway.ledger, gateway.clock.now()?);
+    let said = voting::Word { approval, approve, note: word.note, channel: Channel::Api, quoted: None };
+    let spoken = voting::speak(ledger, voter, said, at).await?;
+    gateway.asked.notify_one();
+    let mut view = views::approval(&spoken.approval, Some(&spoken.payment), Viewer::Operator, config);
+    if word.propose {
+        let proposed = proposal::propose(ledger, voter, &spoken.approval, &spoken.payment, at).await?;
+        if let Some(map) = view.as_object_mut() {
+            map.insert("proposal".into(), proposal::view(&proposed));
+        }
+    }
+    Ok(json(StatusCode::OK, &view))
 }
 
 #[derive(Deserialize)]

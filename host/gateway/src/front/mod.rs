@@ -6,6 +6,7 @@ pub(crate) mod after;
 mod agent;
 mod books;
 mod directory;
+mod inbox;
 pub(crate) mod mcp;
 mod metrics;
 mod openapi;

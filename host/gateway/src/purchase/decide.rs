@@ -10,6 +10,7 @@ use countersign_core::ledger::{
 use countersign_core::permit::{self, Granted, Permit};
 use countersign_core::seams::Judge;
 use countersign_core::spend::{Attribute, Payment, SpendRequest};
+use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{
     Attributed, Combined, Hold, Judgement, NO_POLICY_ALLOWED, Reason, ReviewTerms, Unit, Verdict, Window, combine,
@@ -23,7 +24,7 @@ use tracing::{Instrument, info_span};
 use super::Purchase;
 use super::fetch::Visit;
 use crate::clock::random;
-use crate::config::{MandateConfig, VendorConfig};
+use crate::config::{Approvals, MandateConfig, VendorConfig};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::telemetry::{Step, attributes};
@@ -444,7 +445,7 @@ impl Purchase {
             }
         };
         let authorization = self.authorize(mandate, payer, payment, &candidate)?;
-        let review = self.review(mandate, &candidate, combined.review.clone(), at)?;
+        let review = self.review(mandate, &candidate, combined.review.as_deref().unwrap_or_default(), at)?;
         let grant = if combined.verdict == Verdict::Review {
             Grant::Review(review.clone())
         } else {
@@ -485,7 +486,10 @@ impl Purchase {
                 }
                 Ok(Ok(Decided::Pay(Box::new(Ready { permit, facts: candidate.facts, flight }))))
             }
-            Granted::Review(approval) => Ok(Ok(Decided::Wait(approval))),
+            Granted::Review(approval) => {
+                self.gateway.asked.notify_one();
+                Ok(Ok(Decided::Wait(approval)))
+            }
             Granted::Refused(refusal) => Ok(Err(self.ledger_refused(candidate, judgement, &combined, refusal)?)),
         }
     }
@@ -559,17 +563,14 @@ impl Purchase {
         &self,
         mandate: &MandateConfig,
         candidate: &Candidate,
-        terms: Option<ReviewTerms>,
+        asked: &[ReviewTerms],
         at: Timestamp,
     ) -> Result<NewApproval, Problem> {
         let defaults = &self.snapshot.config.approvals;
-        let mut terms = terms.unwrap_or_default();
-        terms.quorum = terms.quorum.max(defaults.quorum).max(1);
-        if terms.expires_in_seconds == 0 {
-            terms.expires_in_seconds = defaults.expires_in_seconds;
-        }
+        let configured = ApprovalTerms::of(defaults.quorum, defaults.expires_in_seconds);
+        let mut terms = ApprovalTerms::strictest(asked, &configured);
         // The host's maximum: a reservation is not a way to keep a budget from others.
-        terms.expires_in_seconds = terms.expires_in_seconds.min(86_400);
+        terms.expires_in_seconds = terms.expires_in_seconds.min(Approvals::MAX_SECONDS);
         let expires_at = at.plus_millis(u64::from(terms.expires_in_seconds).saturating_mul(1_000));
         let frozen = self.call.frozen(&self.gateway.key, mandate, &candidate.priced.offer);
         Ok(NewApproval { id: ApprovalId::new(at, random(&*self.gateway.clock)?), frozen, terms, expires_at })

@@ -142,7 +142,24 @@ CREATE TABLE countersign.vote(
   operator text NOT NULL,
   ord bigint NOT NULL CHECK(ord>=0),
   approve bigint NOT NULL CHECK(approve IN (0,1)), at bigint NOT NULL, note text NOT NULL,
+  groups text NOT NULL, channel text NOT NULL,
+  message text,
   PRIMARY KEY(approval,operator)
+);
+
+CREATE TABLE countersign.notice(
+  id bigint PRIMARY KEY,
+  approval bytea NOT NULL REFERENCES countersign.approval(id) DEFERRABLE INITIALLY DEFERRED,
+  event bigint NOT NULL CHECK(event IN (0,1,2)),
+  body text NOT NULL, at bigint NOT NULL,
+  due bigint NOT NULL, state bigint NOT NULL DEFAULT 0 CHECK(state IN (0,1,2)),
+  attempts bigint NOT NULL DEFAULT 0, tried bigint, outcome text,
+  CHECK((attempts=0)=(tried IS NULL)), CHECK((tried IS NULL)=(outcome IS NULL))
+);
+
+CREATE TABLE countersign.proposal(
+  approval bytea NOT NULL PRIMARY KEY REFERENCES countersign.approval(id) DEFERRABLE INITIALLY DEFERRED,
+  by text NOT NULL, document text NOT NULL, at bigint NOT NULL
 );
 
 CREATE TABLE countersign.session(
@@ -266,6 +283,7 @@ CREATE UNIQUE INDEX refund_transfer ON countersign.refund(network,txhash,log) WH
 CREATE UNIQUE INDEX refund_reference ON countersign.refund(payment,reference) WHERE reference IS NOT NULL;
 CREATE UNIQUE INDEX decision_order ON countersign.decision(payment,ord);
 CREATE UNIQUE INDEX vote_order ON countersign.vote(approval,ord);
+CREATE UNIQUE INDEX vote_message ON countersign.vote(operator,message) WHERE message IS NOT NULL;
 
 CREATE FUNCTION countersign.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
@@ -287,6 +305,8 @@ CREATE TRIGGER approval_final BEFORE UPDATE ON countersign.approval FOR EACH ROW
   EXECUTE FUNCTION countersign.refuse('an approval is decided and used once');
 CREATE TRIGGER alert_final BEFORE UPDATE ON countersign.alert FOR EACH ROW WHEN (OLD.state<>0)
   EXECUTE FUNCTION countersign.refuse('an alert is delivered or given up once');
+CREATE TRIGGER notice_final BEFORE UPDATE ON countersign.notice FOR EACH ROW WHEN (OLD.state<>0)
+  EXECUTE FUNCTION countersign.refuse('a notice is delivered or given up once');
 CREATE TRIGGER finalized_forward BEFORE UPDATE ON countersign.finalized FOR EACH ROW
   WHEN (NEW.block<=OLD.block OR NEW.time<OLD.time)
   EXECUTE FUNCTION countersign.refuse('finality never goes back');

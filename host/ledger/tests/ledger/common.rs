@@ -14,14 +14,16 @@ use countersign_core::budget::{HOST, PlacedHold};
 use countersign_core::evm::{Address, Signature65};
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, PurchaseId, SessionId};
 use countersign_core::ledger::{
-    Approval, Caps, Cast, Commit, Committed, DecisionRecord, Denial, Evidence, FactsQuery, Fingerprint, Grant, Ledger,
-    LedgerError, NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session, Transition,
+    Approval, Caps, Cast, Channel, Commit, Committed, DecisionRecord, Denial, Evidence, FactsQuery, Fingerprint, Grant,
+    Ledger, LedgerError, NewApproval, PaymentFacts, PurchaseKey, Refund, RefundSource, Refusal, Resume, Session,
+    Transition,
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::{Event, State};
 use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
+use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
-use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, ReviewTerms, Unit, Verdict, Window};
+use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, Unit, Verdict, Window};
 use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Version};
 use countersign_ledger::{Options, SqliteLedger};
 
@@ -295,7 +297,7 @@ pub(crate) fn new_approval(n: u64, moment: Timestamp) -> NewApproval {
     NewApproval {
         id: approval_id(n),
         frozen: "ab".repeat(32),
-        terms: ReviewTerms { group: None, quorum: 1, expires_in_seconds: 3_600 },
+        terms: ApprovalTerms::of(1, 3_600),
         expires_at: moment.plus_millis(3_600_000),
     }
 }
@@ -348,9 +350,13 @@ pub(crate) fn cast(n: u64, operator: &str, approve: bool, moment: Timestamp) -> 
     Cast {
         approval: approval_id(n),
         operator: operator.into(),
+        selves: vec![],
+        users: vec![],
         groups: vec![],
         approve,
         note: String::new(),
+        channel: Channel::Api,
+        quoted: None,
         at: moment,
     }
 }

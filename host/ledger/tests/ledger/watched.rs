@@ -16,7 +16,7 @@ fn due(ledger: &SqliteLedger, seconds: u64) -> Vec<KeptAlert> {
 }
 
 fn tried(ledger: &SqliteLedger, alert: u64, told: Told, seconds: u64) -> Result<(), LedgerError> {
-    block(ledger.alert_tried(Attempt { alert, told, outcome: "status 500".to_owned(), at: at(seconds) }))
+    block(ledger.alert_tried(Attempt { id: alert, told, outcome: "status 500".to_owned(), at: at(seconds) }))
 }
 
 #[test]

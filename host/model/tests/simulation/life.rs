@@ -14,7 +14,8 @@ use countersign_chain::{
 };
 use countersign_core::evm::TransferWithAuthorization;
 use countersign_core::ledger::{
-    Cast, Commit, Evidence, Finalized, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal, Transition,
+    Cast, Channel, Commit, Evidence, Finalized, Ledger, LedgerError, PaymentView, Refund, RefundSource, Refusal,
+    Transition,
 };
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
@@ -509,9 +510,13 @@ impl Life {
         let cast = Cast {
             approval: wish.approval(),
             operator: "alice".into(),
+            selves: vec![],
+            users: vec![],
             groups: vec![],
             approve,
             note: String::new(),
+            channel: Channel::Api,
+            quoted: None,
             at: self.now,
         };
         let voted = self.op("vote", ledger.vote(cast)).await?;

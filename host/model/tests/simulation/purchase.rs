@@ -11,8 +11,9 @@ use countersign_core::ledger::{
 };
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase, Seller, SpendRequest};
+use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
-use countersign_core::verdict::{Hold, Judgement, ReviewTerms, Unit, Verdict, Window};
+use countersign_core::verdict::{Hold, Judgement, Unit, Verdict, Window};
 use countersign_core::x402::{Asset, Authorization, Eip712, Network, Offer, Version};
 use k256::ecdsa::SigningKey;
 
@@ -246,7 +247,7 @@ impl Wish {
         NewApproval {
             id: self.approval(),
             frozen: "ab".repeat(32),
-            terms: ReviewTerms { group: None, quorum: 1, expires_in_seconds: REVIEW_SECONDS },
+            terms: ApprovalTerms::of(1, REVIEW_SECONDS),
             expires_at: at.plus_millis(u64::from(REVIEW_SECONDS) * 1_000),
         }
     }
