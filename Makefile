@@ -5,7 +5,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo guests bindings test prove bench lint fmt clippy deny advisories doc
+.PHONY: help demo guests bindings test prove fuzz bench lint fmt clippy deny advisories doc
 
 RELEASE := --release --locked
 # What `cargo test --workspace` compiles, and the binary that the suites in tests/ start. A narrower selection would turn
@@ -13,6 +13,8 @@ RELEASE := --release --locked
 TESTED := --workspace --lib --bins --tests --examples
 # The interpreters are a workspace of their own; its Cargo.toml says why. Its tests need no optimised build.
 TEXT := cd plugins/text &&
+# The fuzzer too: it brings C++.
+DRIVER := cd fuzz/driver &&
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign/tools
 
 help: ## this list
@@ -65,6 +67,10 @@ prove: ## the long proofs: a thousand crashes, power cuts and more of everything
 	COUNTERSIGN_WINDOWS=50000 cargo test $(RELEASE) --workspace --test linear
 	COUNTERSIGN_SEEDS=200000 COUNTERSIGN_CALLS=1000000 cargo test $(RELEASE) --workspace --test simulation
 
+fuzz: ## every reader of foreign bytes under libFuzzer, COUNTERSIGN_FUZZ_SECONDS (600) each; needs a C++ compiler
+	@tests/install rust
+	fuzz/run
+
 bench: ## measures
 	@tests/install rust
 	cargo bench --locked --workspace --bench '*'
@@ -77,6 +83,7 @@ lint: fmt deny clippy doc ## format, dependencies, clippy, documentation
 fmt:
 	cargo fmt --all --check
 	$(TEXT) cargo fmt --all --check
+	$(DRIVER) cargo fmt --check
 
 clippy:
 	@tests/install rust
@@ -95,6 +102,7 @@ DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 deny: $(DENY) advisories
 	$(DENY) --locked --workspace check -D unnecessary-skip -D unmatched-skip -A unused-wrapper bans licenses sources
 	$(TEXT) $(DENY) --locked --workspace check -D unnecessary-skip -D unmatched-skip bans licenses sources
+	$(DRIVER) $(DENY) --locked check bans licenses sources
 
 # The advisories are a git repository: fetched, else the copy of the last fetch if it is recent, else not checked.
 RUSTSEC := https://github.com/RustSec/advisory-db

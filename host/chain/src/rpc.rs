@@ -149,7 +149,7 @@ impl fmt::Debug for Rpc {
 }
 
 /// What an HTTP answer says. Some providers send JSON-RPC errors with a status of their own.
-fn read(id: u64, status: StatusCode, body: &[u8]) -> Result<Value, RpcError> {
+pub(crate) fn read(id: u64, status: StatusCode, body: &[u8]) -> Result<Value, RpcError> {
     let mut answer: Value = match serde_json::from_slice(body) {
         Ok(answer) => answer,
         Err(_) if !status.is_success() => return Err(RpcError::Unreachable(format!("HTTP status {status}"))),

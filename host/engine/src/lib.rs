@@ -39,6 +39,8 @@ mod convert;
 mod digest;
 mod engine;
 mod failure;
+#[cfg(feature = "foreign")]
+pub mod foreign;
 mod guest;
 mod janitor;
 mod prepared;

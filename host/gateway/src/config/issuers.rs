@@ -4,30 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use countersign_core::web::{Scheme, Target};
+pub use countersign_wire::jose::Algorithm;
 
 use super::reader::{Item, Read, Table};
-
-/// How a JWT may be signed. Nothing symmetric: whoever can check such a signature can make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Algorithm {
-    /// RSA with PKCS #1 v1.5 and SHA-256; keys of 2,048 to 8,192 bits.
-    Rs256,
-    /// ECDSA over P-256 with SHA-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl Algorithm {
-    /// Every algorithm by its name in the file, which is JOSE's.
-    pub const ALL: [(&'static str, Self); 3] = [("RS256", Self::Rs256), ("ES256", Self::Es256), ("EdDSA", Self::EdDsa)];
-
-    /// The algorithm that a JOSE header or key names, if it is one of ours.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, algorithm)| algorithm)
-    }
-}
 
 /// Where an issuer's public keys come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

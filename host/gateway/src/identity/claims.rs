@@ -6,8 +6,8 @@ use countersign_core::json::Json;
 use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
 
-use super::jose::Refused;
 use crate::config::{Config, IssuerConfig, Subject, Template, names};
+use countersign_wire::jose::Refused;
 
 /// Whether the token is this issuer's, for us, and good at this moment.
 ///

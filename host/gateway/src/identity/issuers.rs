@@ -10,11 +10,11 @@ use countersign_core::web::{Scheme, Target};
 use http::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
 
-use super::jose::{Key, KeySet, MAX_JWKS};
 use crate::config::permissions::{Kind, check_private};
 use crate::config::{Egress, IssuerConfig, KeySource, vouched_for};
 use crate::egress::Dialer;
 use crate::purchase::full;
+use countersign_wire::jose::{Key, KeySet, MAX_JWKS};
 
 /// How long fetching keys may take in all, in milliseconds: somebody waits for it.
 const FETCH_MS: u64 = 10_000;

@@ -2,7 +2,6 @@
 
 mod claims;
 mod issuers;
-mod jose;
 
 #[cfg(test)]
 mod tests;
@@ -21,8 +20,8 @@ pub use issuers::Issuers;
 use crate::config::{Config, OperatorConfig, Secret};
 use crate::problem::{Code, Problem};
 use crate::state::Gateway;
+use countersign_wire::jose::{self, Refused, Unverified};
 use issuers::{NoKey, Way};
-use jose::{Refused, Unverified};
 
 /// An authenticated agent.
 #[derive(Clone, Debug)]

@@ -19,18 +19,17 @@ mod export;
 mod gather;
 mod metrics;
 mod otlp;
-mod parent;
 mod process;
 pub mod text;
 mod trace;
 
 use std::sync::OnceLock;
 
+pub use countersign_wire::parent::{TRACEPARENT, TRACESTATE, TraceParent};
 pub use export::{Exporter, Sink, headers};
 pub use gather::{Known, gather};
 pub use metrics::{Ended, Metrics, Reloaded, Signal, Step, Tried};
 pub use otlp::Source;
-pub use parent::{TRACEPARENT, TRACESTATE, TraceParent};
 pub use trace::{Open, Trace, What};
 
 /// What operators can watch.

@@ -51,7 +51,7 @@ pub(super) async fn answer(
     head.headers_mut().clone_from(request.headers());
     let bytes = body(&gateway, request, limit).await?;
     if head.method() == http::Method::POST
-        && let Some((code, message)) = malformed(&bytes)
+        && let Some((code, message)) = countersign_wire::message::malformed(&bytes, limit)
     {
         let error = value!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
         return Ok(json(StatusCode::BAD_REQUEST, &error));
@@ -87,15 +87,6 @@ async fn handled<S: ServerHandler + Clone + Send + Sync + 'static>(
 fn transport(listen: std::net::SocketAddr) -> StreamableHttpServerConfig {
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).enforce_origin_validation();
     if listen.ip().is_loopback() { config } else { config.disable_allowed_hosts() }
-}
-
-/// Why bytes are no JSON-RPC message, with the code that JSON-RPC has for it.
-fn malformed(bytes: &Bytes) -> Option<(i32, &'static str)> {
-    match serde_json::from_slice::<Value>(bytes) {
-        Err(_) => Some((-32_700, "the body is not JSON")),
-        Ok(Value::Object(message)) if message.get("jsonrpc").is_some_and(|v| v == "2.0") => None,
-        Ok(_) => Some((-32_600, "the body is not one JSON-RPC 2.0 message")),
-    }
 }
 
 /// One caller's tools.

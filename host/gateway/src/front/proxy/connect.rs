@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::tunnel::{self, Place};
-use super::{bad, intercept, known, request, token};
+use super::{bad, intercept, known, token};
 use crate::clock::random;
 use crate::config::{Config, Door, HostPattern};
 use crate::front::Answer;
@@ -68,13 +68,7 @@ pub(super) async fn open(gateway: &Arc<Gateway>, request: Request<Incoming>, nex
     let config = &snapshot.config;
     connected_as(&request, config, &caller.principal.agent)?;
     let authority = request.uri().authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    let target = Target::connect(authority).map_err(|e| bad(format!("CONNECT wants host:port: {e}")))?;
-    if let Some(host) = request::host(request.headers())? {
-        let named = Target::parse(&format!("https://{host}/")).map_err(|e| bad(format!("Host: {e}")))?;
-        if named.hostname() != target.hostname() {
-            return Err(bad("Host: another host than CONNECT asks for"));
-        }
-    }
+    let target = countersign_wire::proxy::connect(authority, request.headers()).map_err(bad)?;
     mandate(config, &caller.principal, Door::Proxy)?;
     let agent = &caller.principal.agent;
     let place = gateway.tunnels.take(agent, config.proxy.tunnels_per_agent).ok_or_else(|| {

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::tunnel::{Activity, Watched};
-use super::{bad, exchange, refuse, refused, request};
+use super::{bad, exchange, refuse, refused, wire};
 use crate::front::Answer;
 use crate::front::server::{HEAD, MAX_HEAD};
 use crate::problem::{Code, Problem};
@@ -130,21 +130,5 @@ fn meant(connected: &Target, request: &Request<Incoming>) -> Result<Target, Prob
     if request.method() == Method::CONNECT {
         return Err(bad("a CONNECT within a connection"));
     }
-    let uri = request.uri();
-    if uri.scheme_str().is_some_and(|scheme| scheme != "https") {
-        return Err(bad("the request line is not of this connection: it is https"));
-    }
-    let host = request::host(request.headers())?;
-    let authority = uri.authority().map(http::uri::Authority::as_str).or(host);
-    let authority = authority.ok_or_else(|| bad("Host: missing"))?;
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    if authority.contains(['/', '?', '#']) || !path.starts_with('/') {
-        return Err(bad("the request line or Host is malformed"));
-    }
-    let target = Target::parse(&format!("https://{authority}{path}")).map_err(|e| bad(e.to_string()))?;
-    request::same_host(request.headers(), &target)?;
-    if !target.same_origin(connected) {
-        return Err(bad(format!("this connection was made to {}, and to nobody else", connected.host())));
-    }
-    Ok(target)
+    wire::within(connected, request.uri(), request.headers()).map_err(bad)
 }

@@ -11,10 +11,9 @@ mod upload;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use countersign_core::web::Target;
-use http::header::{HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
+use countersign_wire::proxy as wire;
+use http::header::{HeaderValue, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -60,8 +59,7 @@ async fn forward(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<An
     // Nobody reads what strangers send.
     let (snapshot, caller) = known(&gateway, &token).await?;
     connected_as(&request, &snapshot.config, &caller.principal.agent)?;
-    let target = Target::parse(&request.uri().to_string()).map_err(|e| bad(e.to_string()))?;
-    request::same_host(request.headers(), &target)?;
+    let target = wire::absolute(&request.uri().to_string(), request.headers()).map_err(bad)?;
     exchange(gateway, &token, target, request).await
 }
 
@@ -117,17 +115,8 @@ fn answer(reply: Reply) -> Result<Answer, Problem> {
     Ok(response)
 }
 
-/// The agent or session token: the password of `Proxy-Authorization: Basic`. The user name is not looked at.
 fn token(headers: &HeaderMap) -> Result<String, Problem> {
-    let read = || {
-        let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
-        let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
-        let (scheme, credentials) = value.split_once(' ')?;
-        let credentials = String::from_utf8(BASE64.decode(credentials.trim()).ok()?).ok()?;
-        let (_, password) = credentials.split_once(':')?;
-        (scheme.eq_ignore_ascii_case("basic") && !password.is_empty()).then(|| password.to_owned())
-    };
-    read().ok_or_else(unauthenticated)
+    wire::token(headers).ok_or_else(unauthenticated)
 }
 
 fn unauthenticated() -> Problem {

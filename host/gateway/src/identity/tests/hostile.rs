@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 use super::minting::{Kind, Mint};
 use super::{ISSUER, NOW, ask, ask_in, changed, claims, config};
-use crate::identity::jose::{KeySet, MAX_JWKS, MAX_TOKEN, Unverified};
+use countersign_wire::jose::{KeySet, MAX_JWKS, MAX_TOKEN, Unverified};
 
 const NOT_OBJECT: &str = "its payload is not one JSON object without repeated keys";
 const HEADER: &str = "its header is not one JSON object without repeated keys";

@@ -9,7 +9,7 @@ use ring::signature::{
 };
 use serde_json::{Value, json};
 
-use crate::identity::jose::KeySet;
+use countersign_wire::jose::KeySet;
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

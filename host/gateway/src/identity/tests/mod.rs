@@ -9,9 +9,9 @@ use countersign_core::spend::Principal;
 use countersign_core::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::jose::{KeySet, Refused, Unverified};
 use super::whom;
 use crate::config::{Config, Environment};
+use countersign_wire::jose::{KeySet, Refused, Unverified};
 use minting::{Kind, Mint};
 
 /// The moment of all these tests, in seconds.

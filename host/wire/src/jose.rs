@@ -1,5 +1,4 @@
 //! JWTs and the keys that vouch for them, read strictly: compact JWS, one signature, public keys only.
-//! Pure: no clock, no socket, no configuration.
 
 use std::collections::BTreeMap;
 
@@ -10,31 +9,52 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
-use crate::config::Algorithm;
-
 /// Longest token read, in bytes.
-pub(super) const MAX_TOKEN: usize = 8 * 1024;
+pub const MAX_TOKEN: usize = 8 * 1024;
 /// Longest name of a key, in bytes.
 const MAX_KID: usize = 256;
 /// Largest JWKS document read, in bytes.
-pub(super) const MAX_JWKS: usize = 256 * 1024;
+pub const MAX_JWKS: usize = 256 * 1024;
 /// Most keys in a JWKS document.
 const MAX_KEYS: usize = 64;
 
+/// How a JWT may be signed. Nothing symmetric: whoever can check such a signature can make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// RSA with PKCS #1 v1.5 and SHA-256; keys of 2,048 to 8,192 bits.
+    Rs256,
+    /// ECDSA over P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// Every algorithm by its JOSE name.
+    pub const ALL: [(&'static str, Self); 3] = [("RS256", Self::Rs256), ("ES256", Self::Es256), ("EdDSA", Self::EdDsa)];
+
+    /// The algorithm that a JOSE header or key names, if it is one of ours.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, algorithm)| algorithm)
+    }
+}
+
 /// Why something is refused: one of our own texts, never anybody else's.
-pub(super) type Refused = &'static str;
+pub type Refused = &'static str;
 
 /// Whether a token has the form of a JWT: three parts. No token of ours has a point.
-pub(super) fn is_meant(token: &str) -> bool {
+#[must_use]
+pub fn is_meant(token: &str) -> bool {
     token.bytes().filter(|b| *b == b'.').count() == 2
 }
 
 /// A JWT that nobody has vouched for yet. It has no `Debug`: it may be a good one.
-pub(super) struct Unverified<'t> {
+pub struct Unverified<'t> {
     /// How it says it is signed; none: in a way that is none of ours.
     algorithm: Option<Algorithm>,
     /// Which key it says it is signed with.
-    pub(super) kid: String,
+    pub kid: String,
     payload: Vec<u8>,
     signed: &'t [u8],
     signature: Vec<u8>,
@@ -45,7 +65,7 @@ impl<'t> Unverified<'t> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(token: &'t str) -> Result<Self, Refused> {
+    pub fn parse(token: &'t str) -> Result<Self, Refused> {
         if token.len() > MAX_TOKEN {
             return Err("it is too long");
         }
@@ -71,7 +91,10 @@ impl<'t> Unverified<'t> {
     }
 
     /// What it says, believed by nobody.
-    pub(super) fn claims(&self) -> Result<Json<'_>, Refused> {
+    ///
+    /// # Errors
+    /// When it is not one JSON object.
+    pub fn claims(&self) -> Result<Json<'_>, Refused> {
         object(&self.payload).map_err(|()| "its payload is not one JSON object without repeated keys")
     }
 
@@ -79,7 +102,7 @@ impl<'t> Unverified<'t> {
     ///
     /// # Errors
     /// When it is not so.
-    pub(super) fn verified(&self, key: &Key, allowed: impl Fn(Algorithm) -> bool) -> Result<Json<'_>, Refused> {
+    pub fn verified(&self, key: &Key, allowed: impl Fn(Algorithm) -> bool) -> Result<Json<'_>, Refused> {
         let algorithm =
             self.algorithm.filter(|algorithm| allowed(*algorithm)).ok_or("its algorithm is not accepted")?;
         if algorithm != key.algorithm() {
@@ -98,7 +121,7 @@ fn object(bytes: &[u8]) -> Result<Json<'_>, ()> {
 
 /// A public key, for one algorithm.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Key {
+pub enum Key {
     /// RSA, big-endian without leading zeros.
     Rsa {
         /// The modulus.
@@ -134,14 +157,14 @@ impl Key {
 }
 
 /// An issuer's keys by their names.
-pub(super) struct KeySet(BTreeMap<String, Key>);
+pub struct KeySet(BTreeMap<String, Key>);
 
 impl KeySet {
     /// Reads a JWKS document. Keys for something else than signatures of ours are passed over.
     ///
     /// # Errors
     /// When it is none, has no usable key, too many, or two of one name.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let document =
             Json::parse(bytes, MAX_JWKS).map_err(|_| "not JSON without repeated keys, of at most 256 KiB")?;
         let listed = document.get("keys").and_then(Json::as_array).ok_or("not a JWKS document: no list `keys`")?;
@@ -161,11 +184,15 @@ impl KeySet {
         }
     }
 
-    pub(super) fn get(&self, kid: &str) -> Option<&Key> {
+    /// The key of a name.
+    #[must_use]
+    pub fn get(&self, kid: &str) -> Option<&Key> {
         self.0.get(kid)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many there are; never none.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 }
