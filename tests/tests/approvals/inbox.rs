@@ -159,7 +159,7 @@ fn a_message_that_comes_too_late_or_outside_its_scope_counts_for_nothing() {
 #[test]
 fn a_key_is_one_operators_and_goes_with_the_file() {
     use countersign_tests::process::Gateway;
-    let config = Config::new([]).operator("bob", super::BOB_TOKEN, &["approver"]);
+    let config = Config::new(countersign_tests::till::plain()).operator("bob", super::BOB_TOKEN, &["approver"]);
     let (status, log) = Gateway::refused(keys(config.clone()).env("BOBS_KEY", ALICES));
     assert!(!status.success() && log.contains("the same key as operator.alice.approval-key"), "{log}");
     let told = keys(config).set(&["approvals", "webhook"], "http://127.0.0.1:9/hook");

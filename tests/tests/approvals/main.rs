@@ -67,8 +67,10 @@ impl Scene {
         Client::new(&self.gateway.admin_url, token)
     }
 
+    /// Buys something of its own for each purchase.
     fn buy(&self, purchase: &str) -> Response {
-        self.gateway.agent().fetch(&self.url(), json!({"purchase_id": purchase, "purpose": "look <b>here</b>"}))
+        let url = format!("{}?{purchase}", self.url());
+        self.gateway.agent().fetch(&url, json!({"purchase_id": purchase, "purpose": "look <b>here</b>"}))
     }
 
     /// Asks; returns the approval as operators see it.

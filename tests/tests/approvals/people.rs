@@ -81,7 +81,8 @@ fn rule_17_nobody_approves_what_they_asked_for() {
         scene.gateway.agent_with(text(&opened.json(), "/token"))
     };
     let clara = open("clara");
-    let asked = super::asked(&scene.gateway, &clara.fetch(&scene.url(), json!({"purchase_id": "hers"})));
+    let asked =
+        super::asked(&scene.gateway, &clara.fetch(&format!("{}?hers", scene.url()), json!({"purchase_id": "hers"})));
     refusal(&scene.vote(CAROL_TOKEN, &asked, "approve"), 403, "forbidden");
     let body = refusal(&scene.vote(BOB_TOKEN, &asked, "approve"), 403, "forbidden");
     assert!(text(&body, "/detail").contains("whose agent"), "{body}");

@@ -43,7 +43,7 @@ fn generation(scene: &Scene) -> u64 {
 
 #[test]
 fn a_proposed_rule_applied_by_hand_makes_the_question_unnecessary() {
-    let first = Policy::new("newcomers", "builtin:first-vendor");
+    let first = Policy::new("newcomers", "builtin:first-vendor").setting("action", "review");
     let scene = Scene::with([first, threshold("review")], |config| config);
     let file = scene.gateway.dir().join("countersign.toml");
     let (before, text_before) = (generation(&scene), fs::read_to_string(&file).unwrap());

@@ -177,7 +177,7 @@ fn every_key_of_the_contract_is_read() {
     assert_eq!(config.proxy.ca, Path::new("/srv/gateway/keys/ca.key"));
     assert_eq!(config.egress.roots.as_deref(), Some(Path::new("/srv/gateway/roots.pem")));
     assert_eq!(config.responses, Responses { keep_ms: 86_400_000, max_bytes: 1 << 20 });
-    assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600 });
+    assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600, webhook: None });
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.assets, AssetTable::builtin(), "the override says what is built in");
     let sepolia: Network = "eip155:84532".parse().unwrap();
@@ -637,7 +637,7 @@ fn a_restriction_holds_whatever_else_the_edit_says() {
 
     assert_eq!(held.gateway, old.gateway);
     assert_eq!((held.egress.allow_private.len(), held.egress.ports.len()), (0, 0));
-    assert_eq!(held.approvals, Approvals { quorum: 2, expires_in_seconds: 3600 });
+    assert_eq!(held.approvals, Approvals { quorum: 2, expires_in_seconds: 3600, webhook: None });
     assert_eq!((held.limits.unresolved_per_seller, held.limits.unresolved_per_payee), (1, 3));
     assert!(held.networks.is_empty());
     let wallet = &held.wallets["research"];
