@@ -1,5 +1,6 @@
 //! What people do: approve, open sessions, look, stop. Through the admin API and the command line.
 #![expect(clippy::indexing_slicing, reason = "a test: whatever is not as expected must fail it loudly")]
+#![expect(clippy::disallowed_methods, reason = "a slow caller takes real time")]
 
 use countersign_tests::{
     agent::Client,

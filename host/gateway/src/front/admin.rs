@@ -102,7 +102,7 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
             Box::pin(inbox::take(&admin.gateway, request)).await.unwrap_or_else(|problem| refuse(&problem))
         }
         (&Method::GET, "/metrics") => metrics::page(&admin, &request).await.unwrap_or_else(|problem| refuse(&problem)),
-        _ => route(&admin, request).await.unwrap_or_else(|problem| refuse(&problem)),
+        _ => Box::pin(route(&admin, request)).await.unwrap_or_else(|problem| refuse(&problem)),
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::{Instrument, info_span};
 
 use crate::admission::Place;
 pub use crate::egress::Body;
-use crate::egress::CallError;
+use crate::egress::{CallError, Dialer};
 use crate::flights::Flight;
 use crate::problem::{Code, Problem};
 use crate::state::Gateway;

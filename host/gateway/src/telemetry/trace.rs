@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::verdict::Judgement;
 
+use super::TraceParent;
 use super::attributes::{self, Attributes, Key, Said};
 use super::export::Sink;
 use super::metrics::{Ended, Step};
-use super::parent::TraceParent;
 use crate::clock::{Stopwatch, random};
 use crate::config::Door;
 use crate::problem::Problem;
