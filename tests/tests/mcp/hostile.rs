@@ -20,6 +20,11 @@ fn scene_with<const N: usize>(upstream: &Upstream, more: [Policy; N], change: im
     Scene::with(more, |config| change(with_server(config, "shop", &upstream.url()).agent("rival", RIVAL_TOKEN)))
 }
 
+/// With room for more unresolved payments than usual.
+fn patient(config: Config) -> Config {
+    config.set(&["limits", "unresolved-per-seller"], 10).set(&["limits", "unresolved-per-payee"], 10)
+}
+
 fn tool(name: &str) -> Value {
     json!({"name": name, "arguments": {"a": 1}})
 }
@@ -183,10 +188,7 @@ fn every_place_of_a_demand_is_paid_and_the_call_is_the_same() {
             other => panic!("{other}"),
         }
     });
-    let limits = |config: Config| {
-        config.set(&["limits", "unresolved-per-seller"], 10).set(&["limits", "unresolved-per-payee"], 10)
-    };
-    let scene = scene_with(&upstream, [], limits);
+    let scene = scene_with(&upstream, [], patient);
     for (name, version) in [("text", 2), ("structured", 2), ("error", 2), ("v1", 1), ("stream", 2)] {
         let bought = buy(&scene, name);
         assert_eq!((&bought["isError"], text(&bought, "/content/0/text")), (&Value::Null, "goods"), "{name}: {bought}");
@@ -231,6 +233,25 @@ fn rule_01_a_lost_answer_is_asked_for_with_the_same_authorization() {
     let again = call(&scene.gateway, "shop", SCOUT_TOKEN, &again);
     assert_eq!((text(&again, "/content/0/text"), &again["_meta"]["countersign/replayed"]), ("goods", &json!("true")));
     assert_eq!(upstream.calls().len(), 0);
+}
+
+#[test]
+fn policies_decide_by_server_and_tool() {
+    let upstream = Upstream::start(honest);
+    let rule = |name: &str, when: &str, then: &str| {
+        toml::Value::from(toml::Table::from_iter(
+            [("name", name), ("when", when), ("then", then)].map(|(k, v)| (k.to_owned(), v.into())),
+        ))
+    };
+    let rules = vec![
+        rule("no", "facts['mcp-server'] == 'shop' && facts['mcp-tool'] == 'forbidden'", "deny"),
+        rule("post", "purchase.method == 'POST' && purchase.path == '/mcp' && facts.door == 'mcp'", "allow"),
+    ];
+    let cel = Policy::new("rules", "builtin:cel").setting("rules", rules);
+    let scene = scene_with(&upstream, [cel], |config| config);
+    let refused = failed(&buy(&scene, "forbidden"), "policy-denied");
+    assert_eq!((&refused["policy"], &refused["reasons"][0]["code"]), (&json!("rules"), &json!("no")), "{refused}");
+    assert_eq!(text(&buy(&scene, "other"), "/content/0/text"), "goods");
 }
 
 #[test]
@@ -281,7 +302,7 @@ fn a_price_that_changes_is_not_paid_twice() {
         _ => honest(call, before),
     });
     let asks = Policy::new("review", "builtin:review-threshold").setting("above", "0.0019");
-    let scene = scene_with(&upstream, [asks], |config| config);
+    let scene = scene_with(&upstream, [asks], patient);
     for name in ["raised", "error", "mpp"] {
         let result = buy(&scene, name);
         let refused = failed(&result, "payment-refused");

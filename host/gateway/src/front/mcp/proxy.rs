@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult, MetaObject,
-    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    PaginatedRequestParams, ResultType, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -217,6 +217,8 @@ fn passed_on(result: Value) -> CallToolResult {
 }
 
 fn with(mut result: CallToolResult, about: Map<String, Value>) -> CallToolResult {
+    // The version spoken with the server has no such member; the client's may require it.
+    result.result_type = Some(ResultType::COMPLETE);
     if !about.is_empty() {
         let meta = result.meta.get_or_insert_with(MetaObject::new);
         meta.extend(MetaObject(about));
