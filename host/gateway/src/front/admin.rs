@@ -99,7 +99,7 @@ pub(super) async fn handle(admin: Admin, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/readyz") => ready(&admin).await,
         (&Method::GET, "/openapi.json") => openapi::answer(),
         (&Method::POST, "/v1/approvals/webhook") => {
-            Box::pin(inbox::take(&admin.gateway, request)).await.unwrap_or_else(|problem| refuse(&problem))
+            inbox::take(&admin.gateway, request).await.unwrap_or_else(|problem| refuse(&problem))
         }
         (&Method::GET, "/metrics") => metrics::page(&admin, &request).await.unwrap_or_else(|problem| refuse(&problem)),
         _ => Box::pin(route(&admin, request)).await.unwrap_or_else(|problem| refuse(&problem)),
@@ -127,7 +127,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         }
         (Method::POST, ["v1", "approvals", id, word @ ("approve" | "deny")]) => {
             let (body, operator) = said(gateway, request, MAX_CALL, OperatorRole::Approver).await?;
-            Box::pin(vote(gateway, &operator, id, *word == "approve", &body)).await
+            vote(gateway, &operator, id, *word == "approve", &body).await
         }
         (Method::PUT, ["v1", "policies", policy, "module"]) => policies::put_module(admin, policy, request).await,
         (Method::POST, ["v1", "policies", "rollback"]) => policies::rollback(admin, request).await,
