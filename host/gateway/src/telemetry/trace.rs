@@ -7,11 +7,11 @@ use countersign_core::verdict::Judgement;
 use super::attributes::{self, Attributes, Key, Said};
 use super::export::Sink;
 use super::metrics::{Ended, Step};
-use super::parent::TraceParent;
 use crate::clock::{Stopwatch, random};
 use crate::config::Door;
 use crate::problem::Problem;
 use crate::state::Gateway;
+use countersign_wire::parent::TraceParent;
 
 /// Most spans of one trace: a purchase has fewer, whatever its offers and policies.
 const MOST_SPANS: usize = 512;
