@@ -111,10 +111,12 @@ advisories: $(DENY)
 	@if curl --silent --fail --max-time 20 --output /dev/null '$(RUSTSEC)/info/refs?service=git-upload-pack'; then \
 	  $(DENY) --locked --workspace check advisories; \
 	  ($(TEXT) $(DENY) --locked --workspace check advisories); \
+	  ($(DRIVER) $(DENY) --locked check advisories); \
 	elif find $(ADVISORIES) -name FETCH_HEAD -mtime -30 2>/dev/null | grep -q .; then \
 	  echo "advisories: checked with the last fetch, the database cannot be reached"; \
 	  $(DENY) --locked --offline --workspace check advisories; \
 	  ($(TEXT) $(DENY) --locked --offline --workspace check advisories); \
+	  ($(DRIVER) $(DENY) --locked --offline check advisories); \
 	else \
 	  echo "advisories: not checked, the database could not be fetched"; \
 	fi

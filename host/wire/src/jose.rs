@@ -192,7 +192,7 @@ impl KeySet {
 
     /// How many there are; never none.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 }

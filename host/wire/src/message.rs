@@ -13,7 +13,7 @@ pub fn malformed(bytes: &[u8], limit: usize) -> Option<(i32, &'static str)> {
         Err(error) => Some(match error.fault {
             Fault::Expected(_) | Fault::NotUtf8 => (-32_700, "the body is not JSON"),
             Fault::DuplicateKey => (-32_600, "the body has the same key twice in one object"),
-            Fault::TooDeep => (-32_600, "the body nests deeper than 32 levels"),
+            Fault::TooDeep => (-32_700, "the body nests deeper than 32 levels"),
             Fault::TooLarge => (-32_600, "the body is too large"),
         }),
     }
@@ -39,7 +39,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"url":"a","url":"b"}}}"#,
             Some(-32_600),
         );
-        check(&format!(r#"{{"jsonrpc":"2.0","a":{}1{}}}"#, "[".repeat(40), "]".repeat(40)), Some(-32_600));
+        check(&format!(r#"{{"jsonrpc":"2.0","a":{}1{}}}"#, "[".repeat(40), "]".repeat(40)), Some(-32_700));
         check(&format!(r#"{{"jsonrpc":"2.0","a":"{}"}}"#, "x".repeat(200)), Some(-32_600));
     }
 }

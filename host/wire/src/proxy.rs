@@ -136,7 +136,9 @@ pub fn host(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     if values.next().is_some() {
         return Err("Host: more than one".to_owned());
     }
-    value.to_str().map(Some).map_err(|_| "Host: not a host".to_owned())
+    // What would end a host is not in one: another reader would go on behind it.
+    let host = value.to_str().ok().filter(|host| !host.contains(['/', '?', '#']));
+    host.map(Some).ok_or_else(|| "Host: not a host".to_owned())
 }
 
 /// `Host`, where there is one, must mean what the request line means: two readers would disagree.
@@ -146,7 +148,7 @@ pub fn host(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
 pub fn same_host(headers: &HeaderMap, target: &Target) -> Result<(), Refused> {
     let Some(host) = host(headers)? else { return Ok(()) };
     let named = Target::parse(&format!("{}://{host}/", target.scheme().as_str()));
-    if named.is_ok_and(|named| named.same_origin(target) && named.path() == "/") {
+    if named.is_ok_and(|named| named.same_origin(target)) {
         return Ok(());
     }
     Err("Host: another host than the request line's".to_owned())
@@ -228,6 +230,23 @@ mod tests {
         check(&["b.example:8080"], false);
         check(&["a.example:8080", "a.example:8080"], false);
         check(&["a.example:8080/y"], false);
+        check(&["a.example:8080?y"], false);
+        check(&["a.example:8080#y"], false);
         check(&["u@a.example:8080"], false);
+    }
+
+    #[test]
+    fn a_connect_names_one_host() {
+        let check = |host: &'static str, ok: bool| {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            assert_eq!(connect("a.example:443", &headers).is_ok(), ok, "{host}");
+        };
+        check("a.example:443", true);
+        check("A.example", true);
+        check("b.example:443", false);
+        check("a.example/b.example", false);
+        check("a.example?b.example", false);
+        check("a.example#b.example", false);
+        assert!(connect("a.example", &HeaderMap::new()).is_err());
     }
 }

@@ -123,7 +123,7 @@ impl Issuers {
             let fetched = way.dialer.within(FETCH_MS, fetch(&issuer_of, &way)).await;
             match fetched.unwrap_or_else(|| Err(format!("no answer within {FETCH_MS} ms"))) {
                 Ok(keys) => {
-                    tracing::debug!(issuer = name, count = keys.len(), "keys of an issuer");
+                    tracing::debug!(issuer = name, count = keys.count(), "keys of an issuer");
                     task.state().keys = Some((Arc::new(keys), now));
                 }
                 Err(why) => tracing::warn!(issuer = name, why, "the keys of an issuer cannot be had"),

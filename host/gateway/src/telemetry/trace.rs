@@ -12,6 +12,7 @@ use crate::clock::{Stopwatch, random};
 use crate::config::Door;
 use crate::problem::Problem;
 use crate::state::Gateway;
+use countersign_wire::parent::TraceParent;
 
 /// Most spans of one trace: a purchase has fewer, whatever its offers and policies.
 const MOST_SPANS: usize = 512;

@@ -204,7 +204,7 @@ fn there_is_one_spelling_of_a_token() {
 #[test]
 fn keys_are_public_ones_for_signatures_with_names_of_their_own() {
     let (mint, rsa) = (Mint::new(Kind::P256, "one"), Mint::new(Kind::Rsa, "two"));
-    let set = |keys: Value| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).map(|keys| keys.len());
+    let set = |keys: Value| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).map(|keys| keys.count());
     const NONE: Result<usize, &str> = Err("no key that could be used: RSA, P-256 or Ed25519, with a `kid`");
     assert_eq!(set(json!([mint.jwk(), rsa.jwk()])), Ok(2));
     assert_eq!(set(json!([mint.jwk(), mint.jwk()])), Err("two keys of one name"));
