@@ -1,6 +1,10 @@
 //! Sellers whose bytes are wrong: between the lines of HTTP, in trailers, in receipts. Each asks for a payment with good
 //! terms, so whatever follows is about what was signed.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test: whatever is not as expected must fail it loudly"
+)]
 
 use countersign_tests::{
     config::{Config, Policy},

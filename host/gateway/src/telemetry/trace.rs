@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::verdict::Judgement;
 
-use super::TraceParent;
 use super::attributes::{self, Attributes, Key, Said};
 use super::export::Sink;
 use super::metrics::{Ended, Step};
