@@ -1,7 +1,5 @@
 //! Numbers, moments and shares, written exactly and without floating point.
 
-use std::fmt::Write as _;
-
 use countersign_core::ledger::{PaymentView, Refund};
 use countersign_core::money::{Atomic, Micros};
 use countersign_core::payment::State;
@@ -16,23 +14,45 @@ pub(crate) enum Places {
     All,
 }
 
+/// The digits of a number, with zeros before it so that there are at least `width` (20 at most).
+pub(crate) fn number(out: &mut String, n: u64, width: usize) {
+    digits::<20>(n.into(), width, |text| out.push_str(text));
+}
+
+/// The last `N` digits of a number, at least `width` of them.
+fn digits<const N: usize>(n: u128, width: usize, with: impl FnOnce(&str)) {
+    let mut digits = [b'0'; N];
+    let mut rest = n;
+    let mut used = 0_usize;
+    for digit in digits.iter_mut().rev() {
+        if rest == 0 {
+            break;
+        }
+        // Dividing 64 bits is much the cheaper.
+        let (more, last) = match u64::try_from(rest) {
+            Ok(rest) => (u128::from(rest / 10), rest % 10),
+            Err(_) => (rest / 10, u64::try_from(rest % 10).unwrap_or(0)),
+        };
+        *digit = b'0'.saturating_add(u8::try_from(last).unwrap_or(0));
+        rest = more;
+        used = used.saturating_add(1);
+    }
+    let from = N.saturating_sub(used.max(width));
+    with(std::str::from_utf8(digits.get(from..).unwrap_or_default()).unwrap_or_default());
+}
+
 /// `units` of the smallest unit in whole units.
 pub(crate) fn decimal(out: &mut String, units: u128, decimals: u8, places: Places) {
-    let fraction = usize::from(decimals);
-    // Writing to a string does not fail.
-    let _infallible = write!(out, "{units:0>width$}", width = fraction.saturating_add(1));
-    if fraction == 0 {
-        return;
-    }
-    out.insert(out.len().saturating_sub(fraction), '.');
-    if places == Places::Least {
-        while out.ends_with('0') {
-            out.pop();
+    // The longest number has 39 digits, and no asset more than 255 decimals.
+    digits::<256>(units, usize::from(decimals).saturating_add(1), |text| {
+        let (whole, fraction) = text.split_at(text.len().saturating_sub(usize::from(decimals)));
+        let fraction = if places == Places::Least { fraction.trim_end_matches('0') } else { fraction };
+        out.push_str(whole);
+        if !fraction.is_empty() {
+            out.push('.');
+            out.push_str(fraction);
         }
-        if out.ends_with('.') {
-            out.pop();
-        }
-    }
+    });
 }
 
 /// A UTC calendar day.
@@ -61,7 +81,11 @@ impl Day {
 
     /// `2026-11-23`.
     pub(crate) fn write(self, out: &mut String) {
-        let _infallible = write!(out, "{:04}-{:02}-{:02}", self.year, self.month, self.day);
+        number(out, self.year, 4);
+        for part in [self.month, self.day] {
+            out.push('-');
+            number(out, part, 2);
+        }
     }
 
     /// The first day of its month and of the next one.
@@ -78,17 +102,25 @@ impl Day {
 
 /// RFC 3339 in UTC with milliseconds.
 pub(crate) fn moment(out: &mut String, at: Timestamp) {
-    Day::of(at).write(out);
-    let millis = at.as_millis() % 86_400_000;
-    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
-    let _infallible = write!(out, "T{hours:02}:{minutes:02}:{:02}.{:03}Z", millis / 1_000 % 60, millis % 1_000);
+    to_second(out, at);
+    out.push('.');
+    number(out, at.as_millis() % 1_000, 3);
+    out.push('Z');
 }
 
 /// RFC 3339 in UTC with whole seconds.
 pub(crate) fn second(out: &mut String, at: Timestamp) {
+    to_second(out, at);
+    out.push('Z');
+}
+
+fn to_second(out: &mut String, at: Timestamp) {
     Day::of(at).write(out);
     let secs = at.as_secs() % 86_400;
-    let _infallible = write!(out, "T{:02}:{:02}:{:02}Z", secs / 3_600, secs / 60 % 60, secs % 60);
+    for (before, part) in [('T', secs / 3_600), (':', secs / 60 % 60), (':', secs % 60)] {
+        out.push(before);
+        number(out, part, 2);
+    }
 }
 
 /// Towards which side a share is rounded.

@@ -1,7 +1,6 @@
 //! What every export says of a payment, once: names in order, with values that each format then writes its own way.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use countersign_core::budget;
 use countersign_core::ledger::{HoldView, RefundSource, UseReport, Vote};
@@ -50,14 +49,11 @@ impl<'a> Cell<'a> {
 
     /// Appends what is not foreign. Foreign text is for the format to escape: it is returned.
     pub(crate) fn plain(self, out: &mut String) -> Option<&'a str> {
-        // Writing to a string does not fail.
         match self {
             Cell::Absent => {}
             Cell::Text(text) => return Some(text),
             Cell::Plain(text) => out.push_str(text),
-            Cell::Number(n) => {
-                let _infallible = write!(out, "{n}");
-            }
+            Cell::Number(n) => figures::number(out, n, 1),
             Cell::Amount(units, decimals) => figures::decimal(out, units, decimals, Places::Least),
             Cell::Flag(yes) => out.push_str(if yes { "true" } else { "false" }),
             Cell::Time(at) => figures::moment(out, at),
@@ -75,10 +71,14 @@ impl<'a> Cell<'a> {
 }
 
 fn hex(out: &mut String, bytes: &[u8]) {
-    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + (n - 10) });
-    for byte in bytes {
-        out.push(digit(byte >> 4));
-        out.push(digit(byte & 15));
+    let digit = |n: u8| if n < 10 { b'0'.saturating_add(n) } else { b'a'.saturating_add(n.saturating_sub(10)) };
+    for some in bytes.chunks(32) {
+        let mut digits = [0_u8; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(some) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+        let written = digits.get(..some.len().saturating_mul(2)).unwrap_or_default();
+        out.push_str(std::str::from_utf8(written).unwrap_or_default());
     }
 }
 

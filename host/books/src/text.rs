@@ -27,15 +27,30 @@ fn shown(out: &mut String, c: char, also: &str) {
     }
 }
 
-/// One line that shows everything. Characters in `also` are named too.
+/// Printable ASCII but the backslash: what stands for itself in the notation above.
+const fn printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'\\'
+}
+
+/// Appends a text, as long as `plain` says (of ASCII only) in whole runs, and hands every other character to `odd`.
+/// Nearly all text is plain, and one copy of a run costs what a character does.
+pub(crate) fn runs(out: &mut String, text: &str, plain: impl Fn(u8) -> bool, odd: impl Fn(&mut String, char)) {
+    let mut rest = text;
+    loop {
+        let end = rest.bytes().position(|b| !plain(b)).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        out.push_str(run);
+        let mut chars = after.chars();
+        let Some(c) = chars.next() else { return };
+        odd(out, c);
+        rest = chars.as_str();
+    }
+}
+
+/// One line that shows everything. Characters in `also`, which are ASCII, are named too.
 pub(crate) fn visible(out: &mut String, text: &str, also: &str) {
-    if text.bytes().all(harmless) {
-        out.push_str(text);
-        return;
-    }
-    for c in text.chars() {
-        shown(out, c, also);
-    }
+    let plain = |b: u8| printable(b) && !also.as_bytes().contains(&b);
+    runs(out, text, plain, |out, c| shown(out, c, also));
 }
 
 /// What makes a spreadsheet read a cell as a formula; the full-width forms count in some locales. The apostrophe that
@@ -59,12 +74,15 @@ pub(crate) fn csv(out: &mut String, text: &str) {
         if part.trim_start_matches([' ', '"', '\u{a0}', '\u{3000}']).starts_with(starts_formula) {
             out.push('\'');
         }
-        for c in part.chars() {
-            if c == '"' {
-                out.push('"');
-            }
-            shown(out, c, "");
-        }
+        runs(
+            out,
+            part,
+            |b| printable(b) && b != b'"',
+            |out, c| match c {
+                '"' => out.push_str("\"\""),
+                c => shown(out, c, ""),
+            },
+        );
     }
     out.push('"');
 }
@@ -72,24 +90,22 @@ pub(crate) fn csv(out: &mut String, text: &str) {
 /// A JSON string. Hidden characters are escaped, which any parser undoes.
 pub(crate) fn json(out: &mut String, text: &str) {
     out.push('"');
-    // Printable ASCII but for the two that JSON escapes: nearly everything.
-    if text.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
-        out.push_str(text);
-    } else {
-        for c in text.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                c if hidden(c) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        // Writing to a string does not fail.
-                        let _infallible = write!(out, "\\u{unit:04x}");
-                    }
+    runs(
+        out,
+        text,
+        |b| printable(b) && b != b'"',
+        |out, c| match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if hidden(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string does not fail.
+                    let _infallible = write!(out, "\\u{unit:04x}");
                 }
-                c => out.push(c),
             }
-        }
-    }
+            c => out.push(c),
+        },
+    );
     out.push('"');
 }
 
@@ -109,12 +125,17 @@ pub(crate) fn beancount(out: &mut String, text: &str) {
 /// A beancount string of a line that shows everything already.
 pub(crate) fn beancount_line(out: &mut String, line: &str) {
     out.push('"');
-    for c in line.chars() {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
+    runs(
+        out,
+        line,
+        |b| b.is_ascii() && !matches!(b, b'"' | b'\\'),
+        |out, c| {
+            if matches!(c, '"' | '\\') {
+                out.push('\\');
+            }
+            out.push(c);
+        },
+    );
     out.push('"');
 }
 

@@ -2,7 +2,7 @@
 //! `cargo bench -p countersign-ledger --bench holds [-- GROWTH | shared]`
 //!
 //! One run prints: what the disk does alone (4 KiB overwritten and `fdatasync`ed), one transaction for each
-//! hold, group commit at 1, 16, 64 and 256 callers over many budgets and over a single one, and, with
+//! hold, group commit at 1, 16, 64 and 256 callers over many budgets and over a single one, what a hold costs, and, with
 //! GROWTH payments (say 1000000), what a commit costs as the store grows to them; with `shared`, the same on a
 //! PostgreSQL server of its own (durable, on this machine), for one gateway and for two. Each caller waits for its
 //! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
@@ -11,6 +11,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     dead_code,
     reason = "a measurement that cannot be made stops"
 )]
@@ -26,10 +27,11 @@ mod postgres;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use countersign_core::ledger::{Committed, Ledger};
+use countersign_core::ledger::{Committed, Fut, Ledger, LedgerError};
 use countersign_core::verdict::Window;
 use countersign_ledger::{Database, SqliteLedger};
 
@@ -75,13 +77,21 @@ fn disk(rig: &Rig) -> f64 {
 }
 
 fn place(ledger: &SqliteLedger, n: u64, budgets: u64) {
+    answered(block(asked(ledger, n, budgets)));
+}
+
+fn asked(ledger: &SqliteLedger, n: u64, budgets: u64) -> Fut<'_, Result<Committed, LedgerError>> {
     let mine = format!("agent/{}", n % budgets);
     let holds = [
         hold(&format!("wallet/{}", n % budgets), Window::Day(String::new()), 1 << 50, 1),
         hold(&mine, Window::Rolling(86_400), 1 << 50, 1),
         hold(&mine, Window::Lifetime, 1 << 50, 1),
     ];
-    match block(ledger.commit(commit(n, T0, &holds))).unwrap() {
+    ledger.commit(commit(n, T0, &holds))
+}
+
+fn answered(answer: Result<Committed, LedgerError>) {
+    match answer.unwrap() {
         Committed::Granted { .. } => {}
         other => panic!("{other:?}"),
     }
@@ -147,8 +157,10 @@ fn main() {
         best / syncs
     );
     println!("CPU of the process, callers included: {each:.0} us a hold; {bytes} bytes on disk a payment");
+    cost(&rig, &ledger, &next);
     if growth > 0 {
-        grow(&ledger, &next, growth);
+        let rig = Rig::new();
+        grow(&rig, &rig.open(), &AtomicU64::new(1), growth);
     }
     if std::env::args().any(|argument| argument == "shared") {
         shared(best);
@@ -176,39 +188,109 @@ fn shared(one_file: f64) {
     println!("one file over PostgreSQL: {:.1}; two gateways over one: {:.2}", one_file / best, both / best);
 }
 
-/// What a commit costs as the store fills: CPU, and how much of it is the store's size.
-fn grow(ledger: &SqliteLedger, next: &AtomicU64, most: u64) {
-    println!("payments     CPU us/commit     facts us");
-    let mut mark = 10_000;
-    while mark <= next.load(Ordering::Relaxed) {
-        mark *= 10;
-    }
-    while mark <= most {
-        let (from, before) = (next.load(Ordering::Relaxed), cpu());
-        thread::scope(|scope| {
-            for _ in 0..64 {
-                scope.spawn(|| {
-                    loop {
-                        let n = next.fetch_add(1, Ordering::Relaxed);
-                        if n > mark {
-                            return;
-                        }
-                        place(ledger, n, 1_000);
-                    }
-                });
+/// Payments of each measurement in [`cost`] and [`grow`].
+const MEASURED: u64 = 10_000;
+
+/// Makes payments up to number `last` in batches as large as the writer takes them: each thread has many under way.
+fn flood(ledger: &SqliteLedger, next: &AtomicU64, last: u64) {
+    let fill = || loop {
+        let first = next.fetch_add(256, Ordering::Relaxed);
+        if first > last {
+            return;
+        }
+        let asked = (first..first + 256).map(|n| asked(ledger, n, 1_000));
+        let mut asked: Vec<_> = asked.collect();
+        // A commit is queued when it is polled for the first time.
+        let mut nobody = Context::from_waker(Waker::noop());
+        asked.retain_mut(|one| match one.as_mut().poll(&mut nobody) {
+            Poll::Ready(answer) => {
+                answered(answer);
+                false
             }
+            Poll::Pending => true,
         });
-        let made = next.load(Ordering::Relaxed).saturating_sub(from).max(1);
+        asked.into_iter().for_each(|one| answered(block(one)));
+    };
+    thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(fill))));
+}
+
+/// CPU of this process's threads by name: the writer's, the checkpointer's and everybody else's.
+fn cpu_by_thread() -> [Duration; 3] {
+    let mut spent = [Duration::ZERO; 3];
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let folder = task.unwrap().path();
+        let Ok(stat) = std::fs::read_to_string(folder.join("stat")) else { continue };
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        let ticks = |field: usize| rest.split_whitespace().nth(field).unwrap().parse::<u64>().unwrap();
+        let place = if name.contains("ledger-writer") {
+            0
+        } else if name.contains("ledger-checkpo") {
+            1
+        } else {
+            2
+        };
+        spent[place] += Duration::from_millis((ticks(11) + ticks(12)) * 10);
+    }
+    // Threads that have ended are only in the sum.
+    spent[2] = cpu().saturating_sub(spent[0] + spent[1]);
+    spent
+}
+
+/// What so many holds cost in CPU, and who spends it; their bytes in the file and in writes.
+fn cost(rig: &Rig, ledger: &SqliteLedger, next: &AtomicU64) {
+    let written = || {
+        let io = std::fs::read_to_string("/proc/self/io").unwrap();
+        let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    let stored = || std::fs::metadata(&rig.path).unwrap().len();
+    let (from, before, bytes) = (next.load(Ordering::Relaxed), cpu_by_thread(), (written(), stored()));
+    flood(ledger, next, from + 2 * MEASURED - 256);
+    let made = (next.load(Ordering::Relaxed) - 512 - from).max(1) as f64;
+    let each = |n: usize| (cpu_by_thread()[n] - before[n]).as_secs_f64() * 1e6 / made;
+    println!(
+        "CPU of a hold in large batches: writer {:.0} us, checkpoints {:.0} us, callers {:.0} us",
+        each(0),
+        each(1),
+        each(2)
+    );
+    println!(
+        "bytes of a hold: {:.0} in the file, {:.0} written (log and file)",
+        (stored() - bytes.1) as f64 / made,
+        (written() - bytes.0) as f64 / made
+    );
+}
+
+/// What a commit costs as the store fills: CPU in batches, how long one takes by itself, and a read of facts.
+fn grow(rig: &Rig, ledger: &SqliteLedger, next: &AtomicU64, most: u64) {
+    println!(" payments   CPU us/commit   alone p50 us   facts p50 us   file MB");
+    let mut mark = 10_000;
+    while mark <= most {
+        flood(ledger, next, mark.saturating_sub(MEASURED));
+        let (from, before) = (next.load(Ordering::Relaxed), cpu());
+        flood(ledger, next, from + MEASURED / 2);
+        let made = next.load(Ordering::Relaxed).saturating_sub(512 + from).max(1);
         let each = (cpu() - before).as_secs_f64() * 1e6 / made as f64;
-        println!("{mark:9}    {each:9.0}     {:9.0}", facts(ledger));
+        let alone = median((0..1_000).map(|_| place(ledger, next.fetch_add(1, Ordering::Relaxed), 1_000)));
+        let stored = std::fs::metadata(&rig.path).unwrap().len() >> 20;
+        println!("{mark:9}   {each:13.0}   {alone:12.0}   {:12.0}   {stored:7}", facts(ledger));
         mark *= 10;
     }
 }
 
-/// What it takes to read what policies are told.
+/// The median of how long each takes, in microseconds.
+fn median(each: impl Iterator<Item = ()>) -> f64 {
+    let mut took = Vec::new();
+    let mut began = Instant::now();
+    for () in each {
+        took.push(began.elapsed());
+        began = Instant::now();
+    }
+    took.sort_unstable();
+    took.get(took.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e6
+}
+
+/// What it takes to read what policies are told: the median, in microseconds.
 fn facts(ledger: &SqliteLedger) -> f64 {
-    const READS: u64 = 500;
-    let began = Instant::now();
-    (0..READS).for_each(|n| drop(block(ledger.facts(common::facts_query(n))).unwrap()));
-    began.elapsed().as_secs_f64() * 1e6 / READS as f64
+    median((0..500).map(|n| drop(block(ledger.facts(common::facts_query(n))).unwrap())))
 }

@@ -43,13 +43,20 @@ pub(crate) fn cut(text: &str) -> String {
 }
 
 /// A record's text is cut where it is long, and its numbers are integers: what is not one becomes text.
-fn trimmed(value: Value) -> Value {
+fn trim(value: &mut Value) {
     match value {
-        Value::String(text) => Value::String(cut(&text)),
-        Value::Number(number) if number.is_f64() => Value::String(number.to_string()),
-        Value::Array(items) => items.into_iter().map(trimmed).collect(),
-        Value::Object(map) => map.into_iter().map(|(k, v)| (cut(&k), trimmed(v))).collect::<Map<_, _>>().into(),
-        plain => plain,
+        Value::String(text) if text.len() > FOREIGN => *text = cut(text),
+        Value::Number(number) if number.is_f64() => *value = Value::String(number.to_string()),
+        Value::Array(items) => items.iter_mut().for_each(trim),
+        Value::Object(map) => trim_all(map),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn trim_all(map: &mut Map<String, Value>) {
+    map.values_mut().for_each(trim);
+    if map.keys().any(|key| key.len() > FOREIGN) {
+        *map = std::mem::take(map).into_iter().map(|(key, value)| (cut(&key), value)).collect();
     }
 }
 
@@ -82,9 +89,10 @@ pub(crate) fn next(conn: &Connection) -> Answer<u64> {
 
 /// Appends a record. `body` is an object; its number, link, moment and kind are set here.
 pub(crate) fn append(conn: &Connection, at: Timestamp, kind: &str, body: Value) -> Answer<()> {
-    let Value::Object(body) = trimmed(body) else {
+    let Value::Object(mut body) = body else {
         return Err(Fault::Broken("a record is not an object".to_owned()));
     };
+    trim_all(&mut body);
     let last = one(conn, "SELECT seq,leaf FROM audit ORDER BY seq DESC LIMIT 1", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
     let (size, prev): (u64, Hash) = last.unwrap_or((0, [0; 32]));
     let seq = size.saturating_add(1);
@@ -192,8 +200,8 @@ mod tests {
 
     #[test]
     fn what_a_record_cannot_say_is_said_otherwise() {
-        let value = json!({ "a": [0.5, -1, u64::MAX], "k".repeat(300): true });
-        let trimmed = trimmed(value);
+        let mut trimmed = json!({ "a": [0.5, -1, u64::MAX], "k".repeat(300): true });
+        trim(&mut trimmed);
         assert_eq!(trimmed["a"], json!(["0.5", -1, u64::MAX]));
         assert_eq!(trimmed[cut(&"k".repeat(300))], true);
     }

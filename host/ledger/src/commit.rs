@@ -21,7 +21,7 @@ use crate::life;
 use crate::moves::Moves;
 use crate::sessions;
 use crate::sql::{Answer, Done, Fault, one, run};
-use crate::tallies;
+use crate::tallies::{self, Counted};
 use crate::windows::{self, After, Placed};
 
 /// A signed payment younger than this is merely in flight.
@@ -69,18 +69,16 @@ impl Documents {
         })
     }
 
-    /// Stores the decisions; answers what the record says of them, which must be the next one.
+    /// Stores the decisions, the first of them in place `first`; answers what the record `seq` says of them.
     pub(crate) fn store_decisions(
         &self,
         conn: &Connection,
         payment: PaymentId,
         key: &PurchaseKey,
         decisions: &[DecisionRecord],
+        (first, seq): (u64, u64),
     ) -> Answer<Value> {
         let mut records = Vec::new();
-        let seq = audit::next(conn)?;
-        let sql = "SELECT coalesce(max(ord)+1,0) FROM decision WHERE payment=?1";
-        let first: u64 = one(conn, sql, [payment.as_bytes()], |r| r.get(0))?.unwrap_or(0);
         for ((d, written), ord) in decisions.iter().zip(&self.decisions).zip(first..) {
             run(
                 conn,
@@ -245,7 +243,8 @@ fn handed_out(conn: &Connection, c: &Commit) -> Answer<Option<PaymentId>> {
         return Ok(None);
     }
     let sql = "SELECT id FROM payment WHERE workspace=?1 AND agent=?2 AND fingerprint=?3 AND id<>?4
-               AND (state=2 OR (delivered=0 AND state IN (4,5,6,7,10,11))) AND state IN (4,5,6,11) LIMIT 1";
+               AND (state=2 OR (delivered=0 AND (state=4 OR state=5 OR state=6 OR state=7 OR state=10 OR state=11)))
+               AND (state=4 OR state=5 OR state=6 OR state=11) LIMIT 1";
     let params = (&c.key.workspace, &c.key.agent, c.fingerprint.0, c.payment.as_bytes());
     one(conn, sql, params, |r| r.get(0).map(PaymentId::from_bytes))
 }
@@ -257,12 +256,30 @@ pub(crate) fn live(conn: &Connection, key: &PurchaseKey) -> Answer<Option<Paymen
     one(conn, sql, params, |r| r.get(0).map(PaymentId::from_bytes))
 }
 
-/// The number of a purchase's next attempt.
-pub(crate) fn next_attempt(conn: &Connection, key: &PurchaseKey) -> Answer<u32> {
-    let sql = "SELECT max(attempt) FROM payment WHERE workspace=?1 AND agent=?2 AND purchase=?3";
-    let params = (&key.workspace, &key.agent, key.purchase.as_str());
-    let last: Option<u32> = one(conn, sql, params, |r| r.get(0))?.flatten();
-    Ok(last.unwrap_or(0).saturating_add(1))
+/// Counts what is unresolved, by a column: ranges of one index, each read no further than the cap. What is merely in
+/// flight is not even looked at.
+macro_rules! unresolved {
+    (@of $column:literal, $more:literal) => {
+        concat!(
+            "(SELECT count(*) FROM (SELECT 1 FROM payment WHERE workspace=?1 AND ",
+            $column,
+            "=?2 AND ",
+            $more,
+            " LIMIT ?4))"
+        )
+    };
+    ($column:literal) => {
+        concat!(
+            "SELECT ",
+            unresolved!(@of $column, "state=5"),
+            "+",
+            unresolved!(@of $column, "state=11"),
+            "+",
+            unresolved!(@of $column, "state=4 AND signed<=?3"),
+            "+",
+            unresolved!(@of $column, "state=6 AND signed<=?5")
+        )
+    };
 }
 
 /// Counted workspace-wide at the seller and at the payee: a seller that never redeems must not get
@@ -272,25 +289,13 @@ fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
     let (workspace, facts) = (&c.key.workspace, &c.facts);
     // Where a chain can be read, a receipt it does not bear out in time is as good as none.
     let unproven = c.caps.unproven_after.map(|after| c.at.minus_millis(after).as_millis());
-    // Ranges of one index, each read no further than the cap: what is merely in flight is not even
-    // looked at.
-    let unresolved = |column: &str, who: &str, cap: u32| -> Answer<u32> {
-        let base = format!("SELECT 1 FROM payment WHERE workspace=?1 AND {column}=?2 AND state IN (4,5,6,11)");
-        let sql = format!(
-            "SELECT (SELECT count(*) FROM ({base} AND state=5 LIMIT ?4))
-                  + (SELECT count(*) FROM ({base} AND state=11 LIMIT ?4))
-                  + (SELECT count(*) FROM ({base} AND state=4 AND signed<=?3 LIMIT ?4))
-                  + (SELECT count(*) FROM ({base} AND state=6 AND signed<=?5 LIMIT ?4))"
-        );
-        Ok(one(conn, &sql, (workspace, who, old, cap, unproven), |r| r.get(0))?.unwrap_or(0))
-    };
     let caps: Caps = c.caps;
-    for (scope, column, who, cap) in [
-        ("seller", "host", &facts.host, caps.unresolved_per_seller),
-        ("payee", "pay_to", &facts.pay_to, caps.unresolved_per_payee),
-        ("agent", "agent", &c.key.agent, caps.unresolved_per_agent),
+    for (scope, sql, who, cap) in [
+        ("seller", unresolved!("host"), &facts.host, caps.unresolved_per_seller),
+        ("payee", unresolved!("pay_to"), &facts.pay_to, caps.unresolved_per_payee),
+        ("agent", unresolved!("agent"), &c.key.agent, caps.unresolved_per_agent),
     ] {
-        let count = unresolved(column, who, cap)?;
+        let count = one(conn, sql, (workspace, who, old, cap, unproven), |r| r.get(0))?.unwrap_or(0);
         if count >= cap {
             return Ok(Err(Refusal::Unresolved { scope, count }));
         }
@@ -433,14 +438,14 @@ pub(crate) fn insert_payment(conn: &Connection, n: &NewPayment<'_>) -> Answer<()
         "INSERT INTO payment(id,workspace,agent,purchase,attempt,fingerprint,session,method,host,path,pay_to,
            network,asset,amount,value,payer,nonce,valid_before,payload,state,epoch,signed,counted,facts,decision,
            approval,refusal,repeats,created,updated)
-         VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,
-           ?28,?23,?23)",
+         VALUES(?1,?2,?3,?4,
+           (SELECT coalesce(max(attempt),0)+1 FROM payment WHERE workspace=?2 AND agent=?3 AND purchase=?4),
+           ?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?22,?22)",
         params![
             n.id.as_bytes(),
             n.key.workspace,
             n.key.agent,
             n.key.purchase.as_str(),
-            next_attempt(conn, n.key)?,
             n.fingerprint,
             n.session.map(|s| *s.as_bytes()),
             f.method,
@@ -549,14 +554,25 @@ fn review(
     Ok(Ok(Committed::Review(approval)))
 }
 
+/// The place of a payment's next decision.
+fn next_decision(conn: &Connection, payment: PaymentId) -> Answer<u64> {
+    let sql = "SELECT coalesce(max(ord)+1,0) FROM decision WHERE payment=?1";
+    Ok(one(conn, sql, [payment.as_bytes()], |r| r.get(0))?.unwrap_or(0))
+}
+
 /// Holds, decisions and figures; answers the record's common part.
 fn beside(conn: &Connection, p: &Prepared, placed: &Placement, valid_before: Option<u64>) -> Answer<Value> {
     let c = &p.commit;
     for (ord, (hold, after)) in c.holds.iter().zip(&placed.holds).enumerate() {
         windows::store_hold(conn, c.payment, (ord, hold), after, valid_before, (c.at, placed.seq))?;
     }
-    let decisions = p.documents.store_decisions(conn, c.payment, &c.key, &c.decisions)?;
-    tallies::count(conn, c.payment)?;
+    let first = if c.resume.is_some() { next_decision(conn, c.payment)? } else { 0 };
+    let decisions = p.documents.store_decisions(conn, c.payment, &c.key, &c.decisions, (first, placed.seq))?;
+    let counted = match c.resume {
+        Some(_) => Counted::read(conn, c.payment)?,
+        None => Counted::new(c),
+    };
+    tallies::count(conn, &counted)?;
     let f = &c.facts;
     Ok(json!({
         "payment": c.payment, "workspace": c.key.workspace, "agent": c.key.agent, "purchase": c.key.purchase,

@@ -113,3 +113,22 @@ fn the_hot_paths_cost_the_same_however_much_there_is() {
         assert!(many <= few + few / 5 + 40, "{name}: {few} steps with 70 payments, {many} with 1,470");
     }
 }
+
+#[test]
+fn no_row_of_a_purchase_is_written_by_way_of_a_temporary_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = open::writer(&folder.path().join("x.db")).unwrap();
+    schema::migrate(&conn).unwrap();
+    let opcodes = |sql: &str| -> Vec<String> {
+        let mut statement = conn.prepare(&format!("EXPLAIN {sql}")).unwrap();
+        statement.query_map([], |r| r.get(1)).unwrap().map(Result::unwrap).collect()
+    };
+    let temporary = |sql: &str| opcodes(sql).iter().any(|op| op == "OpenEphemeral");
+    for table in ["payment", "hold", "step", "decision", "audit", "audit_node", "tally", "seller", "budget_window"] {
+        let sql = format!("SELECT count(*) FROM pragma_table_info('{table}')");
+        let columns: usize = conn.query_row(&sql, [], |r| r.get(0)).unwrap();
+        let sql = format!("INSERT INTO {table} VALUES({})", vec!["NULL"; columns].join(","));
+        assert!(!temporary(&sql), "{sql}");
+    }
+    assert!(temporary("SELECT 1 FROM payment WHERE agent IN ('a','b','c','d')"), "it would be seen");
+}

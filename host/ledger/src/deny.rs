@@ -6,7 +6,7 @@ use countersign_core::payment::State;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::audit::{append, cut};
+use crate::audit::{self, append, cut};
 use crate::commit::{Documents, NewPayment, insert_payment, live};
 use crate::life;
 use crate::sql::{Answer, Done, Fault, one, run};
@@ -67,7 +67,7 @@ pub(crate) fn deny(conn: &Connection, epoch: u64, p: &Prepared) -> Answer<Done<P
         },
     )?;
     life::record_step(conn, d.payment, 0, State::Denied, None, &d.code, d.at)?;
-    let decisions = p.documents.store_decisions(conn, d.payment, &d.key, &d.decisions)?;
+    let decisions = p.documents.store_decisions(conn, d.payment, &d.key, &d.decisions, (0, audit::next(conn)?))?;
     let f = &p.facts;
     let body = json!({
         "payment": d.payment, "workspace": d.key.workspace, "agent": d.key.agent, "purchase": d.key.purchase,

@@ -315,7 +315,7 @@ impl SqliteLedger {
     fn write<T, F>(&self, class: Class, work: F) -> Fut<'_, Result<T, LedgerError>>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Answer<Done<T>> + Send + 'static,
+        F: FnMut(&Connection) -> Answer<Done<T>> + Send + 'static,
     {
         Box::pin(async move {
             let Some(writer) = &self.writer else { return writer::read_only() };

@@ -36,7 +36,7 @@ pub(crate) struct Move {
 
 impl Move {
     /// By how much `held` and `spent` change. No sum of a window passes 4.001e18, so these fit.
-    pub(crate) fn deltas(&self) -> Answer<(i64, i64)> {
+    fn deltas(&self) -> Answer<(i64, i64)> {
         let delta = |more: [u64; 3], less: [u64; 2]| {
             let sum = |parts: &[u64]| parts.iter().try_fold(0_i64, |sum, n| sum.checked_add(i64::try_from(*n).ok()?));
             sum(&more)?.checked_sub(sum(&less)?)
@@ -44,6 +44,13 @@ impl Move {
         let held = delta([self.hold, 0, 0], [self.release, self.aged]);
         let spent = delta([self.spend, self.aged_spent, self.seeded], [self.left, self.refund]);
         held.zip(spent).ok_or_else(|| Fault::Broken("a window moves by more than a window holds".to_owned()))
+    }
+
+    /// `held` and `spent` after it; neither goes below nothing.
+    pub(crate) fn after(&self, (held, spent): (u64, u64)) -> Answer<(u64, u64)> {
+        let (more_held, more_spent) = self.deltas()?;
+        let after = held.checked_add_signed(more_held).zip(spent.checked_add_signed(more_spent));
+        after.ok_or_else(|| Fault::Broken("a window holds or has spent less than is taken from it".to_owned()))
     }
 
     fn plus(self, other: Self) -> Self {

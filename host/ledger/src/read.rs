@@ -193,8 +193,8 @@ pub(crate) fn unfinished(
     now: Timestamp,
 ) -> Answer<Vec<PaymentView>> {
     let sql = "SELECT id FROM payment WHERE workspace=?1 AND agent=?2 AND fingerprint=?3
-                 AND (state=2 OR (delivered=0 AND state IN (4,5,6,7,10,11)))
-                 AND (state IN (2,4,5,11) OR created>=?4) ORDER BY id DESC LIMIT ?5";
+                 AND (state=2 OR (delivered=0 AND (state=4 OR state=5 OR state=6 OR state=7 OR state=10 OR state=11)))
+                 AND (state=2 OR state=4 OR state=5 OR state=11 OR created>=?4) ORDER BY id DESC LIMIT ?5";
     let since = now.minus_millis(JOINED).as_millis();
     let ids = all(conn, sql, (workspace, agent, fingerprint.0, since, MOST_JOINED), |r| r.get(0))?;
     ids.into_iter().filter_map(|id| of_id(conn, Some(id)).transpose()).collect()

@@ -6,7 +6,7 @@
 //! figure may count a payment up to one minute longer than its span.
 
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Approved, Facts, FactsQuery, PurchaseKey};
+use countersign_core::ledger::{Approved, Commit, Facts, FactsQuery, PurchaseKey};
 use countersign_core::money::Micros;
 use countersign_core::spend::{History, Seller, Tally};
 use countersign_core::time::Timestamp;
@@ -25,7 +25,8 @@ const SELLER: u8 = 1;
 const REPEATS: u64 = 10 * MINUTE;
 const MOST_REPEATS: u32 = 1_000;
 
-struct Counted {
+/// What figures say of a payment.
+pub(crate) struct Counted {
     workspace: String,
     agent: String,
     host: String,
@@ -34,32 +35,48 @@ struct Counted {
     at: u64,
 }
 
-fn counted(conn: &Connection, payment: PaymentId) -> Answer<Counted> {
-    let sql = "SELECT workspace,agent,host,session,value,counted FROM payment WHERE id=?1";
-    let found = one(conn, sql, [payment.as_bytes()], |r| {
-        Ok(Counted {
-            workspace: r.get(0)?,
-            agent: r.get(1)?,
-            host: r.get(2)?,
-            session: r.get(3)?,
-            value: r.get(4)?,
-            at: r.get(5)?,
-        })
-    })?;
-    found.ok_or_else(Fault::not_found)
+impl Counted {
+    /// Of a payment that a commit makes.
+    pub(crate) fn new(c: &Commit) -> Self {
+        Self {
+            workspace: c.key.workspace.clone(),
+            agent: c.key.agent.clone(),
+            host: c.facts.host.clone(),
+            session: c.session.map(|s| *s.as_bytes()),
+            value: c.facts.value.get(),
+            at: c.at.as_millis(),
+        }
+    }
+
+    /// Of a payment that is stored.
+    pub(crate) fn read(conn: &Connection, payment: PaymentId) -> Answer<Self> {
+        let sql = "SELECT workspace,agent,host,session,value,counted FROM payment WHERE id=?1";
+        let found = one(conn, sql, [payment.as_bytes()], |r| {
+            Ok(Self {
+                workspace: r.get(0)?,
+                agent: r.get(1)?,
+                host: r.get(2)?,
+                session: r.get(3)?,
+                value: r.get(4)?,
+                at: r.get(5)?,
+            })
+        })?;
+        found.ok_or_else(Fault::not_found)
+    }
 }
 
 /// Counts a payment that now exists, at its `counted` moment.
-pub(crate) fn count(conn: &Connection, payment: PaymentId) -> Answer<()> {
-    let c = counted(conn, payment)?;
+pub(crate) fn count(conn: &Connection, c: &Counted) -> Answer<()> {
     let minute = minute(c.at);
     for (kind, name) in [(AGENT, &c.agent), (SELLER, &c.host)] {
-        run(
-            conn,
-            "INSERT INTO tally(kind,workspace,name,minute,count,value) VALUES(?1,?2,?3,?4,1,?5)
-             ON CONFLICT DO UPDATE SET count=count+1, value=min(value+excluded.value,4000000000000000000)",
-            (kind, &c.workspace, name, minute, c.value),
-        )?;
+        let sql = "UPDATE tally SET count=count+1, value=min(value+?5,4000000000000000000)
+                   WHERE kind=?1 AND workspace=?2 AND name=?3 AND minute=?4";
+        if run(conn, sql, (kind, &c.workspace, name, minute, c.value))? == 1 {
+            continue;
+        }
+        let sql = "INSERT INTO tally(kind,workspace,name,minute,count,value) VALUES(?1,?2,?3,?4,1,?5)";
+        run(conn, sql, (kind, &c.workspace, name, minute, c.value))?;
+        // A new minute is when old ones can have left.
         let sql = "DELETE FROM tally WHERE kind=?1 AND workspace=?2 AND name=?3 AND minute<?4";
         run(conn, sql, (kind, &c.workspace, name, c.at.saturating_sub(2 * DAY)))?;
     }
@@ -78,7 +95,7 @@ pub(crate) fn count(conn: &Connection, payment: PaymentId) -> Answer<()> {
 
 /// Takes a released payment out of every figure it is in.
 pub(crate) fn forget(conn: &Connection, payment: PaymentId) -> Answer<()> {
-    let c = counted(conn, payment)?;
+    let c = Counted::read(conn, payment)?;
     for (kind, name) in [(AGENT, &c.agent), (SELLER, &c.host)] {
         run(
             conn,

@@ -143,15 +143,38 @@ pub(crate) fn place(
     if ring.is_some() && !replacing {
         rearm(before, &mut row);
     }
-    let (held, spent) = moved.deltas()?;
-    let sql =
-        "UPDATE budget_window SET held=held+?3, spent=spent+?4, lim=?5, mark=max(mark,?6), alerted=?7, reviewed=?8,
-                 seq=?9 WHERE budget=?1 AND win=?2 AND held+?3+spent+?4<=?5 RETURNING held,spent,lim";
-    let mark = if ring.is_some() { now.as_millis() } else { 0 };
-    let params = params![budget.as_bytes(), hold.win, held, spent, hold.limit, mark, row.alerted, row.reviewed, seq];
-    let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    let after = after.ok_or_else(|| Fault::Broken("a window is not what it was a moment ago".to_owned()))?;
-    moves.add((budget, hold.win), || hold.label(), moved, after);
+    let (held, spent) = moved.after((row.held, row.spent))?;
+    // What the record will say is what is written here, or nothing is. (`RETURNING` would cost a temporary table, and
+    // setting a mark where there is none to keep costs its trigger.)
+    let sql = match ring {
+        Some(_) => {
+            "UPDATE budget_window SET held=?3, spent=?4, lim=?5, alerted=?6, reviewed=?7, seq=?8, mark=max(mark,?11)
+             WHERE budget=?1 AND win=?2 AND held=?9 AND spent=?10 AND ?3+?4<=?5"
+        }
+        None => {
+            "UPDATE budget_window SET held=?3, spent=?4, lim=?5, alerted=?6, reviewed=?7, seq=?8
+             WHERE budget=?1 AND win=?2 AND held=?9 AND spent=?10 AND ?3+?4<=?5"
+        }
+    };
+    let mut statement = conn.prepare_cached(sql)?;
+    let window = params![
+        budget.as_bytes(),
+        hold.win,
+        held,
+        spent,
+        hold.limit,
+        row.alerted,
+        row.reviewed,
+        seq,
+        row.held,
+        row.spent,
+        now.as_millis()
+    ];
+    let used_of_them = if ring.is_some() { window } else { window.get(..10).unwrap_or_default() };
+    if statement.execute(used_of_them)? != 1 {
+        return Err(Fault::Broken("a window is not what it was a moment ago".to_owned()));
+    }
+    moves.add((budget, hold.win), || hold.label(), moved, (held, spent, hold.limit));
     seed(conn, budget, hold, ring, &seeded)?;
     let used = before.saturating_add(hold.amount);
     let reached = |threshold: Option<u64>, latched: Option<u64>| {
@@ -264,7 +287,7 @@ pub(crate) fn refund(
         "SELECT {PLACE},h.settled,h.refunded {OF_PAYMENT} AND h.open=0 AND h.settled>h.refunded ORDER BY h.ord"
     );
     let holds =
-        all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(8)?, r.get::<_, u64>(9)?)))?;
+        all(conn, &sql, [payment.as_bytes()], |r| Ok((place_of(r)?, r.get::<_, u64>(11)?, r.get::<_, u64>(12)?)))?;
     for (of, settled, refunded) in holds {
         if of.counts || of.owner == HOST {
             continue;
@@ -471,8 +494,11 @@ fn roll(conn: &Connection, budget: BudgetId, ring: Ring, now: Timestamp, moved: 
         run(conn, sql, (payment, budget.as_bytes()))?;
     }
     if let Some(cut) = cut {
-        let sql = "DELETE FROM bucket WHERE budget=?1 AND start<=?2 RETURNING spent";
+        let sql = "SELECT spent FROM bucket WHERE budget=?1 AND start<=?2";
         let left = all(conn, sql, (budget.as_bytes(), cut), |r| r.get::<_, u64>(0))?;
+        if !left.is_empty() {
+            run(conn, "DELETE FROM bucket WHERE budget=?1 AND start<=?2", (budget.as_bytes(), cut))?;
+        }
         moved.left = left.into_iter().fold(moved.left, u64::saturating_add);
     }
     Ok(aged)
@@ -492,7 +518,7 @@ fn add_to_bucket(conn: &Connection, budget: BudgetId, start: u64, amount: u64) -
 }
 
 /// Columns of [`place_of`], and where they come from.
-const PLACE: &str = "h.budget,h.win,h.bucket,b.owner,b.name,b.unit,b.width,w.mark";
+const PLACE: &str = "h.budget,h.win,h.bucket,b.owner,b.name,b.unit,b.width,w.mark,w.held,w.spent,w.lim";
 const OF_PAYMENT: &str = "FROM hold h JOIN budget b ON b.id=h.budget
                           JOIN budget_window w ON w.budget=h.budget AND w.win=h.win WHERE h.payment=?1";
 
@@ -507,6 +533,8 @@ struct Place {
     counts: bool,
     width: Option<u32>,
     mark: u64,
+    /// Held, spent and limit of the window.
+    stands: (u64, u64, u64),
 }
 
 fn place_of(r: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
@@ -519,6 +547,7 @@ fn place_of(r: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
         counts: r.get::<_, u8>(5)? == columns(Unit::Count, &Window::Lifetime).0,
         width: r.get(6)?,
         mark: r.get(7)?,
+        stands: (r.get(8)?, r.get(9)?, r.get(10)?),
     })
 }
 
@@ -543,15 +572,16 @@ impl Place {
         Ok(amount)
     }
 
-    /// Moves the window's counters.
+    /// Moves the window's counters, once: a payment has one hold in a window.
     fn shift(&self, conn: &Connection, moves: &mut Moves, moved: Move) -> Answer<()> {
-        let (held, spent) = moved.deltas()?;
-        let sql = "UPDATE budget_window SET held=held+?3, spent=spent+?4 WHERE budget=?1 AND win=?2
-                   RETURNING held,spent,lim";
-        let params = (self.budget.as_bytes(), self.win, held, spent);
-        let after = one(conn, sql, params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-        let after = after.ok_or_else(|| Fault::Broken("a hold's window is missing".to_owned()))?;
-        moves.add((self.budget, self.win), || label(&self.owner, &self.name), moved, after);
+        let (was_held, was_spent, limit) = self.stands;
+        let (held, spent) = moved.after((was_held, was_spent))?;
+        let sql = "UPDATE budget_window SET held=?3, spent=?4 WHERE budget=?1 AND win=?2 AND held=?5 AND spent=?6";
+        let params = (self.budget.as_bytes(), self.win, held, spent, was_held, was_spent);
+        if run(conn, sql, params)? != 1 {
+            return Err(Fault::Broken("a hold's window is not what it was a moment ago".to_owned()));
+        }
+        moves.add((self.budget, self.win), || label(&self.owner, &self.name), moved, (held, spent, limit));
         Ok(())
     }
 }
@@ -564,5 +594,5 @@ struct OpenHold {
 
 fn open_holds(conn: &Connection, payment: PaymentId) -> Answer<Vec<OpenHold>> {
     let sql = format!("SELECT {PLACE},h.amount,h.aged {OF_PAYMENT} AND h.open=1 ORDER BY h.ord");
-    all(conn, &sql, [payment.as_bytes()], |r| Ok(OpenHold { of: place_of(r)?, amount: r.get(8)?, aged: r.get(9)? }))
+    all(conn, &sql, [payment.as_bytes()], |r| Ok(OpenHold { of: place_of(r)?, amount: r.get(11)?, aged: r.get(12)? }))
 }

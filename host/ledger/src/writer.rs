@@ -1,6 +1,6 @@
 //! The one thread that writes.
 //!
-//! It takes what has queued while the last batch was in flight, applies each job in a savepoint of
+//! It takes what has queued while the last batch was in flight, applies each job, all of it or nothing, in
 //! one transaction, commits once, and only then answers. There is no timer: a lone job is committed
 //! at once, and under load one `fsync` carries many.
 
@@ -33,6 +33,9 @@ const CHECKPOINT_AT: u64 = 1_000;
 /// quite catches up, and only a WAL that is copied whole starts again from its beginning.
 const CHECKPOINT_OWN: u64 = 8_000;
 
+/// Batches in which each job has a savepoint, after one in which what a job wrote had to be taken back.
+const CAREFUL: u32 = 64;
+
 /// Whether a job may run when the disk is nearly full.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -51,7 +54,7 @@ pub(crate) enum Class {
 trait Job: Send {
     fn class(&self) -> Class;
     fn abandoned(&self) -> bool;
-    /// Runs; answers whether its writes are kept.
+    /// Runs; answers whether its writes are kept. It may be run again once they were taken back.
     fn run(&mut self, conn: &Connection) -> Ran;
     fn refuse(&mut self, why: &LedgerError);
     /// Sends the result, or this error instead of it.
@@ -66,7 +69,7 @@ enum Ran {
 
 struct Task<T, F> {
     class: Class,
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, LedgerError>>,
     reply: oneshot::Sender<Result<T, LedgerError>>,
 }
@@ -74,7 +77,7 @@ struct Task<T, F> {
 impl<T, F> Job for Task<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Answer<Done<T>> + Send,
+    F: FnMut(&Connection) -> Answer<Done<T>> + Send,
 {
     fn class(&self) -> Class {
         self.class
@@ -85,8 +88,7 @@ where
     }
 
     fn run(&mut self, conn: &Connection) -> Ran {
-        let Some(work) = self.work.take() else { return Ran::Undo };
-        let (ran, result) = match work(conn) {
+        let (ran, result) = match (self.work)(conn) {
             Ok(Done::Keep(value)) => (Ran::Keep, Ok(value)),
             Ok(Done::Undo(value)) => (Ran::Undo, Ok(value)),
             Err(fault) if fault.is_fatal() => {
@@ -100,7 +102,6 @@ where
     }
 
     fn refuse(&mut self, why: &LedgerError) {
-        self.work = None;
         self.result = Some(Err(why.clone()));
     }
 
@@ -200,8 +201,19 @@ impl Writer {
         }))?;
         let (work, given_up) = (Arc::<Work>::default(), Arc::<AtomicBool>::default());
         let (done, ended) = (Arc::clone(&work), Arc::clone(&given_up));
-        let state =
-            Serving { conn, jobs, path, headroom, pages, wake, sharing, broken: None, given_up: ended, work: done };
+        let state = Serving {
+            conn,
+            jobs,
+            path,
+            headroom,
+            pages,
+            wake,
+            sharing,
+            broken: None,
+            given_up: ended,
+            work: done,
+            careful: 0,
+        };
         let threads = vec![
             spawn("ledger-writer", move || state.serve())?,
             spawn("ledger-checkpoint", move || checkpoint_on(&woken, &checkpointer))?,
@@ -239,10 +251,10 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Result<T, LedgerError>>, LedgerError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Answer<Done<T>> + Send + 'static,
+        F: FnMut(&Connection) -> Answer<Done<T>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let task = Box::new(Task { class, work: Some(work), result: None, reply });
+        let task = Box::new(Task { class, work, result: None, reply });
         self.work.waiting.fetch_add(1, Ordering::Relaxed);
         let refused = match self.jobs.try_send(task) {
             Ok(()) => return Ok(answer),
@@ -281,6 +293,8 @@ struct Serving {
     broken: Option<LedgerError>,
     given_up: Arc<AtomicBool>,
     work: Arc<Work>,
+    /// For so many more batches each job has a savepoint.
+    careful: u32,
 }
 
 impl Serving {
@@ -323,16 +337,58 @@ impl Serving {
         self.execute("COMMIT").map_err(|e| self.give_up(&format!("a commit failed: {e}")))
     }
 
+    /// Runs the jobs inside the transaction that is open, and leaves it open.
+    ///
+    /// A savepoint for each job would copy every page that the job changes, only to be able to take it back, which is
+    /// seldom asked for: first they run without. If one has to be taken back after it wrote, all are, and run again.
     fn run_all(&mut self, batch: &mut [Box<dyn Job>], short: Option<&LedgerError>) -> Result<(), LedgerError> {
-        for job in batch.iter_mut() {
+        let mut each = self.careful > 0;
+        self.careful = self.careful.saturating_sub(1);
+        let mut next = 0;
+        while let Some(job) = batch.get_mut(next) {
+            next = next.saturating_add(1);
             match (job.class(), short) {
                 (Class::Look | Class::Reap, _) => drop(job.run(&self.conn)),
                 (Class::Purchase | Class::Growth, Some(why)) => job.refuse(why),
                 _ if job.abandoned() => {}
-                _ => self.run(job.as_mut())?,
+                _ if each => self.run(job.as_mut())?,
+                _ if self.run_bare(job.as_mut())? => {}
+                _ => {
+                    self.begin_again()?;
+                    // Alone, it needs no second run: its answer stands.
+                    if batch.len() > 1 {
+                        (each, next, self.careful) = (true, 0, CAREFUL);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Runs a job as part of the transaction; answers whether there is nothing to take back.
+    fn run_bare(&mut self, job: &mut dyn Job) -> Result<bool, LedgerError> {
+        let before = self.conn.total_changes();
+        let ran = job.run(&self.conn);
+        if self.conn.is_autocommit() {
+            // Whatever runs now would be committed by itself.
+            return Err(self.give_up("the transaction ended under a job"));
+        }
+        match ran {
+            Ran::Keep => Ok(true),
+            Ran::Undo => Ok(self.conn.total_changes() == before),
+            Ran::Fatal(why) => Err(self.give_up(&why)),
+        }
+    }
+
+    /// Takes back all that the transaction wrote.
+    fn begin_again(&mut self) -> Result<(), LedgerError> {
+        self.execute("ROLLBACK").map_err(|e| self.give_up(&e.to_string()))?;
+        self.execute("BEGIN IMMEDIATE").map_err(|e| {
+            if let Some(sharing) = &mut self.sharing {
+                sharing.link.leave();
+            }
+            LedgerError::Unavailable(e.to_string())
+        })
     }
 
     /// The same for a ledger that is shared: in a turn of this writer's.
@@ -553,6 +609,60 @@ mod tests {
         assert_eq!(after.blocking_recv().unwrap(), Ok(2));
         drop(writer);
         assert_eq!(count(&folder), 2);
+    }
+
+    #[test]
+    fn a_job_that_is_undone_by_itself_leaves_nothing_and_runs_once() {
+        let (folder, writer, _) = start();
+        let mut runs = 0;
+        let undone = writer.queue().unwrap().submit(Class::Growth, move |conn: &Connection| {
+            runs += 1;
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(8)", [])?;
+            Ok(Done::Undo(runs))
+        });
+        assert_eq!(undone.unwrap().blocking_recv().unwrap(), Ok(1));
+        assert_eq!(insert(&writer, Class::Growth, 1).blocking_recv().unwrap(), Ok(1));
+        drop(writer);
+        assert_eq!(count(&folder), 1);
+    }
+
+    #[test]
+    fn jobs_run_again_when_one_of_them_is_taken_back_and_then_each_by_itself() {
+        let (folder, writer, _) = start();
+        for answer in [2, 1] {
+            let go = stall(&writer);
+            let mut runs = 0;
+            let first = writer.queue().unwrap().submit(Class::Growth, move |conn: &Connection| {
+                runs += 1;
+                crate::sql::run(conn, "INSERT INTO t(n) VALUES(?1)", [answer])?;
+                Ok(Done::Keep(runs))
+            });
+            let undone = writer.queue().unwrap().submit(Class::Growth, |conn: &Connection| {
+                crate::sql::run(conn, "INSERT INTO t(n) VALUES(9)", [])?;
+                Ok(Done::Undo(()))
+            });
+            let nothing_written = writer.queue().unwrap().submit(Class::Growth, |_: &Connection| Ok(Done::Undo(())));
+            drop(go);
+            assert_eq!(first.unwrap().blocking_recv().unwrap(), Ok(answer), "how often it ran");
+            assert_eq!(undone.unwrap().blocking_recv().unwrap(), Ok(()));
+            assert_eq!(nothing_written.unwrap().blocking_recv().unwrap(), Ok(()));
+        }
+        drop(writer);
+        assert_eq!(count(&folder), 2);
+    }
+
+    #[test]
+    fn a_transaction_that_ends_under_a_job_ends_writing() {
+        let (folder, writer, _) = start();
+        let ends = writer.queue().unwrap().submit(Class::Growth, |conn: &Connection| {
+            crate::sql::run(conn, "INSERT INTO t(n) VALUES(1)", [])?;
+            conn.execute_batch("ROLLBACK")?;
+            Ok(Done::Keep(()))
+        });
+        assert!(ends.unwrap().blocking_recv().unwrap().is_err());
+        assert!(insert(&writer, Class::Relief, 2).blocking_recv().unwrap().is_err());
+        drop(writer);
+        assert_eq!(count(&folder), 0);
     }
 
     #[test]

@@ -131,14 +131,16 @@ impl Sink for Csv<'_> {
 /// splits there.
 pub(super) fn quote_json(out: &mut String, json: &str) {
     out.push('"');
-    let mut rest = json;
-    while let Some((before, after)) = rest.split_once(['"', ';']) {
-        out.push_str(before);
-        let quote = rest.as_bytes().get(before.len()) == Some(&b'"');
-        out.push_str(if quote { "\"\"" } else { "\\u003b" });
-        rest = after;
-    }
-    out.push_str(rest);
+    text::runs(
+        out,
+        json,
+        |b| b.is_ascii() && !matches!(b, b'"' | b';'),
+        |out, c| match c {
+            '"' => out.push_str("\"\""),
+            ';' => out.push_str("\\u003b"),
+            c => out.push(c),
+        },
+    );
     out.push('"');
 }
 
