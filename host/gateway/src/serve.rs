@@ -49,6 +49,8 @@ const OTHERS_MS: u64 = 200;
 
 /// Operators' calls that carry modules at a time.
 const STAGING: usize = 2;
+/// How often, a hundredth of a second apart, it is looked whether the last paid answers are recorded.
+const LANDINGS: u32 = 6_000;
 
 /// Why a gateway did not start.
 #[derive(Debug)]
@@ -92,8 +94,11 @@ impl Running {
     pub async fn drain(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
-        // A paid answer may still be on its way into the ledger.
-        while self.gateway.flights.count() > 0 {
+        // A paid answer may still be on its way into the ledger. One that does not end is followed by the next start.
+        for _ in 0..LANDINGS {
+            if self.gateway.flights.count() == 0 {
+                break;
+            }
             self.gateway.clock.sleep(10).await;
         }
         checkpoint(&self.gateway).await;

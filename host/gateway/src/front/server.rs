@@ -28,6 +28,8 @@ const MAX_TURNED_AWAY: usize = 64;
 const BACKLOG: u32 = 4_096;
 /// How long a client may take to send the head of a request.
 pub(super) const HEAD: Duration = Duration::from_secs(20);
+/// How long calls may take to end once the gateway stops.
+const LEAVE: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
@@ -134,7 +136,12 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
         while connections.try_join_next().is_some() {}
     }
     drop(acceptor);
-    while connections.join_next().await.is_some() {}
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LEAVE, ended).await.is_err() {
+        // Purchases are tasks of their own: what ends here is that somebody hears of them.
+        tracing::warn!(left = connections.len(), "calls that do not end are cut off; what they bought is found by its id");
+        connections.shutdown().await;
+    }
 }
 
 async fn connection<S>(stream: S, certificate: Option<Certificate>, door: Door, mut stop: watch::Receiver<bool>)
