@@ -46,7 +46,7 @@ fn refused(error: &RailError) {
 fn accepted(offers: &Offers, terms: Option<Vec<u8>>, from_body: bool) {
     // Unpadded base64 is taken too; then the terms are not known here.
     let terms = terms.inspect(|terms| assert!(json::distinct(terms), "a repeated key was accepted"));
-    let terms: Option<Value> = terms.map(|terms| serde_json::from_slice(&terms).expect("accepted terms are JSON"));
+    let terms = terms.and_then(|terms| json::reread(&terms));
     assert!((1..=MAX_OFFERS).contains(&(offers.offers.len() + offers.skipped.len())));
     assert!(offers.error.as_ref().is_none_or(|e| !e.contains(hidden) && e.chars().count() <= 257));
     for offer in &offers.offers {

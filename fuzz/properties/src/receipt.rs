@@ -6,7 +6,6 @@ use countersign_core::money::Atomic;
 use countersign_core::seams::Rail as _;
 use countersign_core::x402::text::hidden;
 use countersign_core::x402::{Authorization, Challenge, Receipt, Version};
-use serde_json::Value;
 use std::sync::LazyLock;
 
 use crate::rail::{NONCE, NOW, RAIL, VALIDITY, payer, payment};
@@ -75,7 +74,7 @@ fn valid(authorization: &Authorization, transaction: &str) {
 /// What another reader of JSON finds in the same bytes.
 fn said(authorization: &Authorization, receipt: &[u8], transaction: &str) {
     assert!(json::distinct(receipt), "a repeated key was accepted");
-    let said: Value = serde_json::from_slice(receipt).unwrap();
+    let Some(said) = json::reread(receipt) else { return };
     assert_eq!(said["success"], true);
     assert_eq!(said["network"], authorization.offer.network_name.as_str());
     assert!(said["transaction"].as_str().is_some_and(|t| t.eq_ignore_ascii_case(transaction)));
