@@ -139,7 +139,10 @@ pub async fn serve(acceptor: Acceptor, door: Door, mut stop: watch::Receiver<boo
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(LEAVE, ended).await.is_err() {
         // Purchases are tasks of their own: what ends here is that somebody hears of them.
-        tracing::warn!(left = connections.len(), "calls that do not end are cut off; what they bought is found by its id");
+        tracing::warn!(
+            left = connections.len(),
+            "calls that do not end are cut off; what they bought is found by its id"
+        );
         connections.shutdown().await;
     }
 }
