@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// How long the gateway may take until `/readyz` says 200.
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to end after SIGTERM.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(150);
 
 /// A gateway in a directory of its own (mode 0700), which holds `countersign.toml`, the ledger and `gateway.log`.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Gateway {
         self.running = None;
     }
 
-    /// SIGTERM; returns how it ended, panics when it has not after thirty seconds.
+    /// SIGTERM; returns how it ended, panics when it has not after the two minutes that a gateway gives itself, and some.
     pub fn terminate(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("the gateway is stopped");
         let pid = Pid::from_child(&running.child);
