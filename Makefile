@@ -77,6 +77,9 @@ bench: ## measures
 	@tests/install tests
 	cargo build $(RELEASE) $(TESTED)
 	$${CARGO_TARGET_DIR:-target}/release/load
+	$${CARGO_TARGET_DIR:-target}/release/compare '@x402/fetch=node tests/peers/v2/bench-client.mjs' \
+	  'x402 (Python)=tests/peers/mcp/paid/.tools/bin/python tests/peers/mcp/paid/bench_client.py'
+	$${CARGO_TARGET_DIR:-target}/release/crowd
 
 lint: fmt deny clippy doc ## format, dependencies, clippy, documentation
 

@@ -1,4 +1,4 @@
-"""Pays one URL N times with the official Python client, C calls at a time: client.py URL N C, the key in BUYER_KEY.
+"""Pays one URL N times with the official Python client, C calls at a time: bench_client.py URL N C, the key in BUYER_KEY.
 
 Prints one JSON line in the shape of tests/peers/v2/bench-client.mjs."""
 import asyncio
