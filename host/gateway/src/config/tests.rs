@@ -257,7 +257,7 @@ fn mistakes_say_what_where_and_what_to_do() {
     assert_eq!(error.line, line_of("daily-limit"));
     assert_eq!(
         error.to_string(),
-        "/srv/gateway/countersign.toml:58:3\n  \
+        "/srv/gateway/countersign.toml:60:3\n  \
          wallet.research.daily-limt: there is no key `daily-limt` in [wallet.research]\n  \
          hint: did you mean `daily-limit`?"
     );

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use crate::common::*;
 
 const LIMIT: u64 = 100;
-/// Validity, and the margin after which an unproven payment counts as spent.
-const AGES_AFTER: u64 = 60 + 60;
+/// Validity, and the margin after which an unproven payment counts as spent, in milliseconds.
+const VALID: u64 = 60_000;
+const MARGIN: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -50,10 +51,15 @@ fn counted(holds: &[Held], window: &Window, now: u64, slack: u64) -> u64 {
         (Window::Lifetime, _) => true,
         (Window::Day(_) | Window::Month(_), _) => day(h.at) == day(now),
         // Open and not yet aged: it counts whatever its age. Else: by its age alone.
-        (Window::Rolling(_), Fate::Open) if now <= h.at + AGES_AFTER * 1_000 => true,
+        (Window::Rolling(_), Fate::Open) if now <= ages_after(h.at) => true,
         (Window::Rolling(seconds), _) => now < h.at + u64::from(*seconds) * 1_000 + slack,
     };
     holds.iter().filter(counts).map(|h| h.amount).sum()
+}
+
+/// The last moment at which an open hold counts whatever its age. Moments are exact, but validity is in whole seconds.
+fn ages_after(at: u64) -> u64 {
+    (at + VALID) / 1_000 * 1_000 + MARGIN
 }
 
 fn day(millis: u64) -> u64 {
@@ -76,12 +82,10 @@ fn run(window: &Window, ops: &[Op]) -> Result<(), TestCaseError> {
         match op {
             Op::Pass(millis) => now += millis,
             Op::Buy(amount) => {
-                let grant = Grant::Sign(authorization(n, moment.plus_millis(60_000)));
+                let grant = Grant::Sign(authorization(n, moment.plus_millis(VALID)));
                 let hold = Hold { ..hold("b", window.clone(), LIMIT, *amount) };
                 let done = put(&ledger, Commit { grant, ..commit(n, moment, &[hold]) });
                 let exact = counted(&holds, window, now, 0) + amount;
-                // Moments in the store are exact; validity is in whole seconds, so a hold may age up
-                // to a second early, by which time it still counts by its age.
                 match done {
                     Committed::Granted { .. } => {
                         prop_assert!(exact <= LIMIT, "{exact} over at {now} after {holds:?}");

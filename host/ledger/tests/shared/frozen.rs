@@ -89,6 +89,10 @@ fn a_gateway_that_is_frozen_in_its_turn_stops_the_others_for_a_moment_only() {
     worker.kill(&mut told);
     assert!(told.count("granted") > before);
 
+    // The server may still be at what it was asked for last.
+    let busy = "select count(*) from pg_stat_activity
+                where datname=current_database() and state<>'idle' and pid<>pg_backend_pid()";
+    until("the server has done its part", || server().sql(&name, busy) == "0");
     let (held, spent) = used(&beside, "all", T0);
     drop(beside);
     other.check(&database);
