@@ -193,8 +193,11 @@ pub(super) struct Landing {
 pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -> Body {
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
-        pump(&gateway, Source::Wire(body), &mut Some(sender), &mut Copy::default()).await;
+        let mut sender = Some(sender);
+        pump(&gateway, Source::Wire(body), &mut sender, &mut Copy::default()).await;
+        // Before the answer ends: whoever has all of it may call again at once.
         drop(place);
+        drop(sender);
     });
     channel.boxed_unsync()
 }
@@ -220,6 +223,8 @@ pub(super) fn stream_paid(
             other => other.is_some(),
         };
         landing.flight.land();
+        // Before the answer ends, as above; what is left is only to write it down.
+        drop(landing.place);
         drop(sender);
         if arrived {
             let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });
@@ -238,7 +243,7 @@ pub(super) fn stream_paid(
         if !arrived {
             step.failed(Code::SellerMisbehaved.code());
         }
-        drop((landing.flight, landing.lock, step, landing.place));
+        drop((landing.flight, landing.lock, step));
     };
     tokio::spawn(task.instrument(info_span!("answer")));
     channel.boxed_unsync()
