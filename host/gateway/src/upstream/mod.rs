@@ -1,7 +1,7 @@
 //! MCP servers that agents reach through the gateway: sessions with them, and single requests.
 //!
 //! A session belongs to one caller and one server as configured; no two callers ever share one. Every
-//! connection is the dialer's. Nothing here knows of money: [`said`] reads what a tool answered, the purchase
+//! connection is the dialer's. Nothing here knows of money: `said` reads what a tool answered, the purchase
 //! flow decides what to make of it.
 
 pub(crate) mod said;
