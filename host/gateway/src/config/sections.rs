@@ -317,7 +317,7 @@ impl Default for Limits {
             reviews_per_agent: 5,
             purchases_per_agent_per_minute: 600,
             calls: 4_096,
-            calls_per_agent: 100,
+            calls_per_agent: 1_000,
             sessions_per_operator_per_hour: 1_000,
             sessions_per_agent_per_hour: 1_000,
             session_limits_open: None,

@@ -56,7 +56,7 @@ unresolved-per-agent = 10
 reviews-per-agent = 5
 purchases-per-agent-per-minute = 600
 calls = 4096
-calls-per-agent = 100
+calls-per-agent = 1000
 
 [asset.usdc-base-sepolia]
 network = "eip155:84532"
