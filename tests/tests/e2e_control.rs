@@ -716,3 +716,24 @@ fn keys_are_in_no_core_dump() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
 }
+
+#[test]
+fn every_door_gives_its_place_back() {
+    let till = Till::open_with(|config| config.set(&["limits", "calls-per-agent"], 1));
+    let message = |n: u32| json!({"jsonrpc": "2.0", "id": n, "method": "tools/list", "params": {}});
+    for n in 0..5 {
+        let answer = till
+            .agent()
+            .request("POST", "/mcp")
+            .header("accept", "application/json, text/event-stream")
+            .json(&message(n))
+            .send();
+        assert_eq!(answer.status, 200, "{n}: {}", answer.text());
+        // Whoever speaks MCP here gives it back when its task has ended, which may be a moment later.
+        let free = || (till.agent().quote(&till.v2("/cheap"), json!({})).status == 200).then_some(());
+        assert!(wait_for(SOON, free).is_some(), "{n}: the place is never free again");
+        bought(&till.agent().fetch(&till.v2("/cheap"), json!({})), "0.001");
+        refusal(&till.agent().fetch(&till.v2("/report"), json!({})), 403, "policy-denied");
+        assert_eq!(till.agent().post("/v1/fetch", &json!({})).status, 400);
+    }
+}
