@@ -45,8 +45,9 @@ fn build() -> Result<(), String> {
     let target_dir = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?.join("policies");
     let cargo = variable("CARGO")?;
     let selected: Vec<&str> = POLICIES.iter().flat_map(|policy| ["-p", policy]).collect();
-    compile(&cargo, root, ".", &selected, &target_dir)?;
-    compile(&cargo, root, "plugins/text", &[], &target_dir)?;
+    compile(&cargo, root, ".", &selected, " -Clink-arg=-zstack-size=131072", &target_dir)?;
+    // Interpreters recurse: they keep the stack of a MiB that the linker gives.
+    compile(&cargo, root, "plugins/text", &[], "", &target_dir)?;
     let built = target_dir.join(TARGET).join("policy");
     embed(&built, root, &out)?;
     let templates = templates(&root.join("sdk/templates"))?;
@@ -63,7 +64,14 @@ fn require_target(rustc: &str) -> Result<(), String> {
     Err(format!("the standard policies need the target {TARGET}; run: rustup target add {TARGET}"))
 }
 
-fn compile(cargo: &str, root: &Path, workspace: &str, selected: &[&str], target_dir: &Path) -> Result<(), String> {
+fn compile(
+    cargo: &str,
+    root: &Path,
+    workspace: &str,
+    selected: &[&str],
+    link: &str,
+    target_dir: &Path,
+) -> Result<(), String> {
     let mut command = Command::new(cargo);
     command.current_dir(root.join(workspace)).args(["build", "--locked", "--profile", "policy", "--target", TARGET]);
     command.args(selected).arg("--target-dir").arg(target_dir);
@@ -78,6 +86,7 @@ fn compile(cargo: &str, root: &Path, workspace: &str, selected: &[&str], target_
     if let Ok(home) = home {
         flags.push_str(&format!(" --remap-path-prefix={home}=/cargo"));
     }
+    flags.push_str(link);
     command.env("RUSTFLAGS", flags);
     let status = command.status().map_err(|e| format!("{cargo}: {e}"))?;
     if status.success() { Ok(()) } else { Err("the standard policies do not compile; see above".to_owned()) }

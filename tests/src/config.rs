@@ -71,6 +71,7 @@ impl Policy {
 pub struct Config {
     table: Table,
     env: Vec<(String, String)>,
+    secrets: Vec<String>,
 }
 
 /// A complete configuration for these peers: SQLite ledger, the peers' chain as RPC, both sellers allowed by the egress
@@ -117,7 +118,8 @@ impl Config {
             roles = ["viewer", "approver", "policy-admin", "session-admin", "suspender"]
             groups = ["finance"]
         };
-        let config = Self { table, env: Vec::new() }
+        let secrets = vec![SCOUT_TOKEN.to_owned(), ALICE_TOKEN.to_owned()];
+        let config = Self { table, env: Vec::new(), secrets }
             .env(WALLET_KEY, BUYER.key)
             .set(&["agent", "scout", "token-sha256"], token_sha256(SCOUT_TOKEN))
             .set(&["operator", "alice", "token-sha256"], token_sha256(ALICE_TOKEN));
@@ -166,18 +168,26 @@ impl Config {
     }
 
     /// Adds an agent in workspace `research`.
-    pub fn agent(self, name: &str, token: &str) -> Self {
+    pub fn agent(mut self, name: &str, token: &str) -> Self {
+        self.secrets.push(token.to_owned());
         self.set(&["agent", name, "token-sha256"], token_sha256(token)).set(&["agent", name, "workspace"], "research")
     }
 
     /// Adds an operator with these roles.
-    pub fn operator(self, name: &str, token: &str, roles: &[&str]) -> Self {
+    pub fn operator(mut self, name: &str, token: &str, roles: &[&str]) -> Self {
+        self.secrets.push(token.to_owned());
         self.set(&["operator", name, "token-sha256"], token_sha256(token))
             .set(&["operator", name, "roles"], roles.to_vec())
     }
 
-    /// Sets a variable of the gateway's environment.
+    /// Sets a variable of the gateway's environment that holds a secret: the gateway may write it nowhere.
     pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.secrets.push(value.to_owned());
+        self.variable(name, value)
+    }
+
+    /// Sets a variable of the gateway's environment that holds no secret.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -191,6 +201,11 @@ impl Config {
     /// The gateway's variables.
     pub(crate) fn variables(&self) -> &[(String, String)] {
         &self.env
+    }
+
+    /// Everything that this configuration was given and that must be in no output.
+    pub(crate) fn secrets(&self) -> &[String] {
+        &self.secrets
     }
 
     fn first_mandate(&mut self) -> &mut Table {

@@ -26,6 +26,7 @@
 )]
 
 pub mod agent;
+mod canary;
 pub mod cases;
 pub mod chain;
 pub mod config;

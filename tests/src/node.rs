@@ -20,6 +20,8 @@ pub enum Lie {
     Hash,
     /// There is no block above this one.
     Behind(u64),
+    /// There is no contract anywhere: calls return nothing, addresses have no code.
+    NoCode,
     /// Not at all: a status 503.
     Silence,
 }
@@ -99,6 +101,7 @@ fn result(upstream: &str, request: &str, lie: Lie) -> Option<Value> {
                 *hash = json!(format!("0x{}", "ab".repeat(32)));
             }
         }
+        Lie::NoCode if matches!(method.as_str(), "eth_call" | "eth_getCode") => *result = json!("0x"),
         Lie::Behind(height) if method == "eth_blockNumber" => *result = json!(format!("{height:#x}")),
         Lie::Behind(height) => {
             let block = result.get("number").or_else(|| result.get("blockNumber")).and_then(Value::as_str);
@@ -107,7 +110,7 @@ fn result(upstream: &str, request: &str, lie: Lie) -> Option<Value> {
                 *result = Value::Null;
             }
         }
-        Lie::None | Lie::Used | Lie::Unused | Lie::Silence => {}
+        Lie::None | Lie::Used | Lie::Unused | Lie::NoCode | Lie::Silence => {}
     }
     Some(answer)
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Client,
+    canary,
     config::{ALICE_TOKEN, Config, SCOUT_TOKEN},
     http, tail, wait_for,
 };
@@ -31,8 +32,20 @@ pub struct Gateway {
     /// Base URL of the admin API.
     pub admin_url: String,
     config: Config,
+    /// What it was ever told and may write nowhere.
+    secrets: Vec<String>,
     dir: TempDir,
     running: Option<Running>,
+}
+
+impl Drop for Gateway {
+    /// The end of its life: nothing that it wrote may hold a secret. A test that failed already has said enough.
+    fn drop(&mut self) {
+        self.running = None;
+        if !std::thread::panicking() {
+            canary::look(self.dir.path(), &self.log(), &self.secrets);
+        }
+    }
 }
 
 /// A process and the watchdog that kills it should we die first.
@@ -103,7 +116,8 @@ impl Gateway {
         let (listen, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let (url, admin_url) = (format!("http://{listen}"), format!("http://{admin}"));
         let config = config.set(&["gateway", "listen"], listen).set(&["gateway", "admin"], admin);
-        let gateway = Self { url, admin_url, config, dir, running: None };
+        let secrets = config.secrets().to_vec();
+        let gateway = Self { url, admin_url, config, secrets, dir, running: None };
         gateway.write(&gateway.config);
         gateway
     }
@@ -146,6 +160,7 @@ impl Gateway {
     /// Replaces the configuration file in one step, as careful editors do. A running gateway watches the file.
     pub fn write_config(&mut self, config: Config) {
         self.write(&config);
+        self.secrets.extend_from_slice(config.secrets());
         self.config = config;
     }
 
@@ -212,12 +227,18 @@ impl Gateway {
     /// Runs another command of the binary in the gateway's directory and environment, with the operator's token in
     /// `COUNTERSIGN_OPERATOR_TOKEN`; `--admin` is the caller's to add.
     pub fn command(&self, args: &[&str]) -> Output {
-        self.base_command()
+        let output = self
+            .base_command()
             .env("COUNTERSIGN_OPERATOR_TOKEN", ALICE_TOKEN)
             .args(args)
             .stdin(Stdio::null())
             .output()
-            .unwrap()
+            .unwrap();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        for printed in [&output.stdout, &output.stderr] {
+            canary::look_at_output(&args, printed, &self.secrets);
+        }
+        output
     }
 
     fn base_command(&self) -> Command {

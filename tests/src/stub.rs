@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// A listener on 127.0.0.1. It serves until the process ends; every connection gets one answer.
+/// A listener on this machine. It serves until the process ends; every connection gets one answer.
 #[derive(Debug, Clone)]
 pub struct Stub {
     /// `host:port`.
@@ -23,8 +23,9 @@ impl Stub {
     }
 
     /// Answers every request with what `answer` makes of it, one after the other. Say `Connection: close` in it.
-    pub fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
-        let (stub, listener) = Self::listen();
+    pub fn answering<A: Into<Vec<u8>>>(answer: impl Fn(&str) -> A + Send + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stub = Self::at(&listener);
         let seen = Arc::clone(&stub.seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -36,8 +37,16 @@ impl Stub {
 
     /// As [`Stub::answering`], but all at the same time: for answers that take long, and for callers that connect in
     /// advance.
-    pub fn answering_at_once(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        let (stub, listener) = Self::listen();
+    pub fn answering_at_once<A: Into<Vec<u8>>>(answer: impl Fn(&str) -> A + Send + Sync + 'static) -> Self {
+        Self::answering_on(TcpListener::bind(("127.0.0.1", 0)).unwrap(), answer)
+    }
+
+    /// As [`Stub::answering_at_once`], where this listener is.
+    pub fn answering_on<A: Into<Vec<u8>>>(
+        listener: TcpListener,
+        answer: impl Fn(&str) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let stub = Self::at(&listener);
         let (seen, answer) = (Arc::clone(&stub.seen), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -48,10 +57,8 @@ impl Stub {
         stub
     }
 
-    fn listen() -> (Self, TcpListener) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        (Self { authority, seen: Arc::default() }, listener)
+    fn at(listener: &TcpListener) -> Self {
+        Self { authority: listener.local_addr().unwrap().to_string(), seen: Arc::default() }
     }
 
     /// Its URL with a path that begins with a slash.
@@ -65,7 +72,7 @@ impl Stub {
     }
 }
 
-fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &impl Fn(&str) -> String) {
+fn converse<A: Into<Vec<u8>>>(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &impl Fn(&str) -> A) {
     let _unlimited = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     while !complete(&bytes) {
@@ -77,7 +84,7 @@ fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answer: &impl Fn(&
     // Before the answer: who has the answer may look at once.
     let request = String::from_utf8_lossy(&bytes).into_owned();
     seen.lock().unwrap().push(request.clone());
-    let _left = stream.write_all(answer(&request).as_bytes());
+    let _left = stream.write_all(&answer(&request).into());
 }
 
 fn complete(bytes: &[u8]) -> bool {

@@ -122,12 +122,15 @@ fn a_first_policy_and_its_mistakes() {
     assert_eq!(checked["settings"], json!({ "per-client-day": "5.00" }), "those of the cases");
     let tested = next("test");
     assert!(tested.contains("7 passed; 0 failed") && tested.contains("zero-value"), "{tested}");
-    assert!(next("bench").contains("us p99"));
+    let said = next("bench");
+    assert!(said.contains("us p99") && said.contains("KiB at most"), "{said}");
     let measured = desk.json(&["bench", "client-day", "--seconds", "0.1", "--json"]);
     assert!(measured["served"]["p50_us"].as_f64().unwrap() > 0.0, "{measured}");
     assert!(measured["served"]["decisions"].as_u64().unwrap() >= 50, "{measured}");
     let fuel = measured["fuel"].as_u64().unwrap();
     assert!(fuel > 100 && fuel < measured["fuel_limit"].as_u64().unwrap(), "{measured}");
+    let memory = measured["memory_bytes"].as_u64().unwrap();
+    assert!(memory >= 64 << 10 && memory < measured["memory_limit_bytes"].as_u64().unwrap(), "{measured}");
     assert_eq!(desk.json(&["inspect", "client-day", "--json"])["name"], json!("client-day"));
 
     wrong_expectations(&desk);

@@ -726,9 +726,10 @@ fn rule_14_the_gateways_own_listeners_and_rpc_are_refused_even_if_listed() {
 fn rule_14_proxy_variables_are_ignored() {
     let proxy = Stub::start("HTTP/1.1 418 Proxied\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     let stub = Stub::start("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-    let mut config = Config::new(plain()).allow_private(&stub.authority).env("NO_PROXY", "").env("no_proxy", "");
+    let mut config =
+        Config::new(plain()).allow_private(&stub.authority).variable("NO_PROXY", "").variable("no_proxy", "");
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        config = config.env(name, &format!("http://{}", proxy.authority));
+        config = config.variable(name, &format!("http://{}", proxy.authority));
     }
     let gateway = Gateway::start(config);
     assert_eq!(gateway.agent().fetch(&stub.url("/"), json!({})).status, 200);

@@ -207,8 +207,12 @@ impl Source {
         const METHOD: &str = "eth_call";
         let call = json!({"to": asset.to_string(), "data": call_data("balanceOf(address)", &[word(owner)])});
         let answer = self.call(METHOD, json!([call, "latest"])).await?;
-        let read = bytes(&answer).and_then(|bytes| Hash::try_from(bytes).ok());
-        let read = read.ok_or_else(|| self.odd(METHOD, "balanceOf: expected one word"))?;
+        let read = bytes(&answer).ok_or_else(|| self.odd(METHOD, "balanceOf: expected one word"))?;
+        // Whatever is called where nothing is succeeds and returns nothing.
+        if read.is_empty() {
+            return Err(ReadError::NoCode { node: self.name().to_owned(), asset });
+        }
+        let read = Hash::try_from(read).map_err(|_| self.odd(METHOD, "balanceOf: expected one word"))?;
         // More than 2^128 covers anything we pay.
         Ok(Atomic::from_be_bytes32(&read).map_or(u128::MAX, Atomic::get))
     }

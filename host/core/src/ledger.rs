@@ -150,6 +150,10 @@ pub struct PaymentFacts {
     pub offer_sha256: String,
     /// What the agent said, its purpose among it. Untrusted.
     pub claims: BTreeMap<String, String>,
+    /// Where the seller says that is what is bought, if the call went somewhere else. Untrusted: nothing relies on it,
+    /// and people are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_elsewhere: Option<String>,
 }
 
 /// What a granted decision leads to.

@@ -142,14 +142,16 @@ impl Target {
             Host::Ipv4(ip) => (ip.to_string(), Some(IpAddr::V4(ip))),
             Host::Ipv6(ip) => (ip.to_string(), Some(IpAddr::V6(ip))),
         };
-        Ok(Self {
+        let target = Self {
             scheme,
             hostname,
             ip,
             port: url.port().unwrap_or(scheme.default_port()),
             path: url.path().to_owned(),
             query: url.query().map(str::to_owned),
-        })
+        };
+        // Percent-encoding made it longer: whoever reads what we write must be able to.
+        if target.url().len() > MAX_URL { Err(WebError::TooLong) } else { Ok(target) }
     }
 
     /// Reads what a `CONNECT` asks for: `host:port`, both written out, and nothing else. What is spoken
@@ -664,6 +666,8 @@ mod tests {
         assert!(Target::parse("https://example.com/?q=%2e%2e").is_ok());
         let long = format!("https://example.com/{}", "a".repeat(MAX_URL));
         assert_eq!(Target::parse(&long), Err(WebError::TooLong));
+        let encoded = format!("https://example.com/{}", ">".repeat(MAX_URL / 2));
+        assert_eq!(Target::parse(&encoded), Err(WebError::TooLong));
         let label = format!("https://{}.example/", "a".repeat(64));
         assert_eq!(Target::parse(&label), Err(WebError::Host));
     }

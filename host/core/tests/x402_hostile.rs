@@ -183,6 +183,58 @@ fn a_malformed_offer_spoils_the_402_and_is_named() {
 }
 
 #[test]
+fn large_amounts_are_exact_or_not_paid() {
+    // Above 2^53 a float would round, above 2^64 a word: of a token with eighteen decimals that is no large price.
+    let mut asset = good().asset;
+    asset.decimals = 18;
+    let wide = X402::new(Arc::new(AssetTable::empty().with_override(asset).unwrap()));
+    for (amount, micros) in [("9007199254740993", 9_008), ("18446744073709551617", 18_446_745)] {
+        let headers = header("payment-required", STANDARD.encode(terms(&altered(r#""1000""#, &format!("{amount:?}")))));
+        let offer = wide.offers(&Challenge { headers: &headers, body: None }, payer()).unwrap().offers.remove(0);
+        assert_eq!(offer.asset.value(offer.amount).unwrap(), Micros::new(micros).unwrap(), "rounded up");
+        let at = Timestamp::from_secs(1_800_000_000);
+        let authorization = wide.authorize(&offer, payer(), payment(), [5; 32], at, 300).unwrap();
+        assert_eq!(authorization.message().value.to_string(), amount);
+        assert!(sent(&authorization).contains(&format!(r#""value":"{amount}""#)), "{amount}");
+    }
+    // Above what a ledger entry holds nothing is paid; from 2^128 on it is no amount. In fewer bits than they have, some
+    // of these are 1000.
+    let read_one = |amount: &str| read(&terms(&altered(r#""1000""#, &format!("{amount:?}"))));
+    assert_eq!(read_one("1000000000000000").unwrap().offers.remove(0).amount.to_string(), "1000000000000000");
+    for (amount, code) in [
+        ("1000000000000001", "nothing-payable"),
+        ("9007199254740993", "nothing-payable"),
+        ("18446744073709552616", "nothing-payable"),
+        ("340282366920938463463374607431768211455", "nothing-payable"),
+        ("340282366920938463463374607431768212456", "offer-malformed"),
+        ("115792089237316195423570985008687907853269984665640564039457584007913129639936", "offer-malformed"),
+        ("115792089237316195423570985008687907853269984665640564039457584007913129640936", "offer-malformed"),
+    ] {
+        assert_eq!(read_one(amount).unwrap_err().code(), code, "{amount}");
+    }
+}
+
+#[test]
+fn what_else_an_offer_says_of_the_domain_is_not_in_it() {
+    let plain = authorize(&good(), 300).unwrap();
+    for extra in [
+        r#""chainId":1"#,
+        r#""chainId":"0x1""#,
+        r#""verifyingContract":"0x000000000000000000000000000000000000dEaD""#,
+        r#""salt":"0x1111111111111111111111111111111111111111111111111111111111111111""#,
+        r#""domain":{"name":"Other","version":"9","chainId":1}"#,
+        r#""primaryType":"Permit","types":{"Permit":[]}"#,
+        r#""decimals":18"#,
+    ] {
+        let json = terms(&altered(r#""name":"USDC""#, &format!(r#"{extra},"name":"USDC""#)));
+        let offer = read(&json).unwrap().offers.remove(0);
+        let authorization = authorize(&offer, 300).unwrap();
+        assert_eq!((authorization.digest(), authorization.message()), (plain.digest(), plain.message()), "{extra}");
+        assert_ne!(offer.digest(), good().digest(), "an approval is for exactly these bytes: {extra}");
+    }
+}
+
+#[test]
 fn impossible_payees_are_refused() {
     for (to, why) in [
         ("0x0000000000000000000000000000000000000000", "zero"),

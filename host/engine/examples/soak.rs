@@ -1,8 +1,8 @@
 //! What disturbs decisions, and what they leave behind:
 //! `cargo run --release --example soak -- MODULE.wasm SETTINGS.json [DECISIONS] [RELOADS]`.
 //!
-//! Percentiles of one policy's decisions on one thread: alone; while another thread runs hostile
-//! policies without a pause; while modules that were never seen before are staged one after the other.
+//! Percentiles of one policy's decisions on one thread, in turns: alone; while another thread runs hostile
+//! policies without a pause, or stages modules that were never seen before one after the other.
 //! Then resident memory before and after many decisions and many reloads.
 
 #[path = "../tests/engine/support.rs"]
@@ -19,7 +19,10 @@ use countersign_core::seams::Judge;
 use countersign_engine::{Engine, EngineConfig, PolicySet, PolicySpec};
 use support::Guest;
 
-const ROW: Duration = Duration::from_secs(5);
+/// How long a row is measured: in turns of decisions alone and decisions beside something, so that whatever else the
+/// machine does disturbs both alike.
+const TURN: Duration = Duration::from_millis(500);
+const TURNS: u32 = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -33,10 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let set = engine.stage(1, std::slice::from_ref(&spec))?;
     engine.settle();
 
-    let quiet = measure(&set);
-    show("alone", &quiet, &quiet);
-    disturbed(&set, &quiet, &engine)?;
-    reloading(&set, &quiet, &engine, &module, &settings)?;
+    disturbed(&set, &engine)?;
+    reloading(&set, &engine, &module, &settings);
 
     println!("resident: {} MiB after the above", resident()?);
     let names = ["p".to_owned()];
@@ -57,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Decisions beside a thread that runs nothing but attacks.
-fn disturbed(set: &PolicySet, quiet: &[Duration], engine: &Arc<Engine>) -> Result<(), Box<dyn Error>> {
+fn disturbed(set: &PolicySet, engine: &Arc<Engine>) -> Result<(), Box<dyn Error>> {
     let mut grower = Guest::evaluating("(drop (memory.grow (i32.const 60000))) (unreachable)");
     grower.pages = 20;
     let attacks = [
@@ -78,60 +79,44 @@ fn disturbed(set: &PolicySet, quiet: &[Duration], engine: &Arc<Engine>) -> Resul
     for (what, guest) in attacks {
         let hostile = engine.stage(1, &[guest.spec("h")])?;
         engine.settle();
-        let stop = AtomicBool::new(false);
-        let done = AtomicU64::new(0);
-        let took = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let names = ["h".to_owned()];
-                let request = support::request();
-                while !stop.load(Ordering::Relaxed) {
-                    drop(hostile.judge(&names, &request));
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            let took = measure(set);
-            stop.store(true, Ordering::Relaxed);
-            took
-        });
-        let rate = done.load(Ordering::Relaxed) / ROW.as_secs();
-        show(&format!("a neighbour {what} {rate} times/s"), &took, quiet);
+        let names = ["h".to_owned()];
+        let request = support::request();
+        in_turns(what, set, |_| drop(hostile.judge(&names, &request)));
     }
     Ok(())
 }
 
 /// Decisions while new modules are compiled, staged and made into snapshots.
-fn reloading(
-    set: &PolicySet,
-    quiet: &[Duration],
-    engine: &Arc<Engine>,
-    module: &[u8],
-    settings: &str,
-) -> Result<(), Box<dyn Error>> {
-    let stop = AtomicBool::new(false);
-    let (took, staged) = std::thread::scope(|scope| {
-        let stager = scope.spawn(|| {
-            let mut staged = Vec::new();
-            for n in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let settings = settings.to_owned();
-                let spec = PolicySpec { settings, ..PolicySpec::new("p", variant(module, n)) };
-                let began = now();
-                if engine.stage(n, &[spec]).is_ok() {
-                    staged.push(began.elapsed());
-                }
-                engine.settle();
-            }
-            staged
-        });
-        let took = measure(set);
-        stop.store(true, Ordering::Relaxed);
-        (took, stager.join().unwrap_or_default())
+fn reloading(set: &PolicySet, engine: &Arc<Engine>, module: &[u8], settings: &str) {
+    in_turns("stages", set, |n| {
+        let spec = PolicySpec { settings: settings.to_owned(), ..PolicySpec::new("p", variant(module, n)) };
+        drop(engine.stage(n, &[spec]));
+        engine.settle();
     });
-    show(&format!("while {} new modules are staged", staged.len()), &took, quiet);
-    show("staging a new module", &staged, &staged);
-    Ok(())
+}
+
+/// Decisions alone and beside a thread that does nothing but `this`, turn by turn.
+fn in_turns(what: &str, set: &PolicySet, this: impl Fn(u64) + Sync) {
+    let (mut quiet, mut beside) = (Vec::new(), Vec::new());
+    let done = AtomicU64::new(0);
+    for _ in 0..TURNS {
+        quiet.extend(measure(set));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    this(done.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+            beside.extend(measure(set));
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    let rate = done.load(Ordering::Relaxed) as f64 / (TURN * TURNS).as_secs_f64();
+    println!("beside a thread that {what}, {rate:.0} times a second:");
+    let alone = show("alone", quiet);
+    let disturbed = show("beside", beside);
+    println!("  p99 of alone: {:.2}", disturbed / alone);
 }
 
 /// The same policy under another digest: a custom section at the end changes nothing that runs.
@@ -147,29 +132,27 @@ fn measure(set: &PolicySet) -> Vec<Duration> {
     let request = support::request();
     let began = now();
     let mut took = Vec::new();
-    while began.elapsed() < ROW {
+    while began.elapsed() < TURN {
         let start = now();
         drop(set.judge(&names, &request));
         took.push(start.elapsed());
     }
-    took.sort_unstable();
     took
 }
 
-fn show(what: &str, took: &[Duration], quiet: &[Duration]) {
-    let mut took = took.to_vec();
+/// Prints percentiles; the 99th, in microseconds.
+fn show(what: &str, mut took: Vec<Duration>) -> f64 {
     took.sort_unstable();
-    let at = |all: &[Duration], permille: usize| {
-        all.get(all.len() * permille / 1_000).copied().unwrap_or_default().as_nanos() as f64 / 1e3
-    };
+    let at =
+        |permille: usize| took.get(took.len() * permille / 1_000).copied().unwrap_or_default().as_nanos() as f64 / 1e3;
     println!(
-        "{what}: {} times, p50 {:.1} us, p99 {:.1} us ({:.2} of alone), p99.9 {:.1} us",
+        "  {what:7} {:9} times, p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us",
         took.len(),
-        at(&took, 500),
-        at(&took, 990),
-        at(&took, 990) / at(quiet, 990),
-        at(&took, 999)
+        at(500),
+        at(990),
+        at(999)
     );
+    at(990)
 }
 
 /// MiB of memory this process has.

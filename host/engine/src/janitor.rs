@@ -51,6 +51,8 @@ impl Janitor {
         let told = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("policy-janitor".to_owned())
+            // At everybody's priority: it holds what decisions wait for, the list of ready instances and the kernel's lock of
+            // the address space, and at a lower one it could be left holding them while every core is busy.
             .spawn(move || told.run())
             .map_err(|e| EngineError::Thread(e.to_string()))?;
         Ok(Self { shared, thread: Some(thread) })

@@ -53,6 +53,9 @@ pub(crate) struct Prepared {
     share: AtomicUsize,
     /// Instances could not be made; nobody tries ahead of time until one could.
     failing: AtomicBool,
+    /// The last decision ended in a failure. Whoever asks a policy that traps or runs away pays for its
+    /// instances; made ahead of time, everybody would.
+    faulty: AtomicBool,
     /// All ready instances of the engine.
     total: Arc<AtomicUsize>,
 }
@@ -79,6 +82,7 @@ impl Prepared {
             target,
             share: AtomicUsize::new(target),
             failing: AtomicBool::new(false),
+            faulty: AtomicBool::new(false),
             total,
         };
         if target > 0 && prepared.total.load(Ordering::Relaxed) < in_all {
@@ -126,7 +130,17 @@ impl Prepared {
     /// Whether another ready instance is wanted, when everybody may keep `share`.
     pub(crate) fn wants(&self, share: usize) -> bool {
         self.share.store(share, Ordering::Relaxed);
-        !self.failing.load(Ordering::Relaxed) && self.lock().len() < self.wanted()
+        !self.failing.load(Ordering::Relaxed)
+            && !self.faulty.load(Ordering::Relaxed)
+            && self.lock().len() < self.wanted()
+    }
+
+    /// A decision ended: with an answer, or with a failure.
+    pub(crate) fn ended(&self, answered: bool) {
+        // Written only when it changes: every thread that decides reads it.
+        if self.faulty.load(Ordering::Relaxed) == answered {
+            self.faulty.store(!answered, Ordering::Relaxed);
+        }
     }
 
     /// No instance is made ahead of time until a decision could make one.

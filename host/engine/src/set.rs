@@ -16,6 +16,7 @@ use crate::failure::{Phase, classify, cut, failure};
 use crate::guest::seed;
 use crate::prepared::{Prepared, StartedFrom};
 use crate::runtime::{Configured, Unready, give};
+use crate::slots::Slot;
 use crate::stage::{PolicySpec, StageError, Start};
 use crate::stats::Stats;
 
@@ -136,6 +137,13 @@ impl Entry {
     }
 }
 
+/// When an instance was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Ahead,
+    Now,
+}
+
 /// What one run of one policy came to.
 struct Run {
     outcome: Result<Decision, Failure>,
@@ -177,7 +185,7 @@ impl PolicySet {
         self.index.contains_key(name)
     }
 
-    fn opinion(&self, name: &str, question: &Question<'_>) -> Opinion {
+    fn opinion(&self, name: &str, question: &Question<'_>, place: &Result<Slot<'_>, Failure>) -> Opinion {
         let Some(entry) = self.index.get(name).and_then(|i| self.entries.get(*i)) else {
             let missing = failure(FailureKind::Unavailable, "no policy of this name is configured");
             return Opinion {
@@ -195,7 +203,7 @@ impl PolicySet {
         };
         let started = now();
         // wasmtime is not expected to panic. If it does, that is a denial and not a dead worker.
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(entry, question)))
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(entry, question, place)))
             .unwrap_or_else(|_| Run::failed(failure(FailureKind::Trap, "the policy engine failed while running it")));
         let micros = micros_since(started);
         entry.stats.record(micros, &run.outcome);
@@ -214,18 +222,17 @@ impl PolicySet {
     }
 
     /// One instance, from nothing to nothing.
-    fn run(&self, entry: &Entry, question: &Question<'_>) -> Run {
+    fn run(&self, entry: &Entry, question: &Question<'_>, place: &Result<Slot<'_>, Failure>) -> Run {
         let prepared = match &entry.state {
             Ok(prepared) => prepared,
             Err(e) => {
                 return Run::failed(failure(FailureKind::Unavailable, format!("{}: {}", e.stage, e.message)));
             }
         };
-        let _slot = match self.engine.admit() {
-            Ok(slot) => slot,
-            Err(busy) => return Run::failed(busy),
-        };
-        let Configured { mut store, policy } = match self.instance(entry, prepared) {
+        if let Err(busy) = place {
+            return Run::failed(busy.clone());
+        }
+        let (Configured { mut store, policy }, made) = match self.instance(entry, prepared) {
             Ok(one) => one,
             Err(Unready::Failed(f)) => return Run::failed(f),
             // It accepted these very settings when it was staged.
@@ -246,27 +253,31 @@ impl PolicySet {
             Err(e) => Err(classify(&e, Phase::Call("evaluate"), store.data())),
         };
         let run = Run { outcome, log: store.data_mut().take_log(), fuel: fuel.saturating_sub(left) };
-        if entry.start == Start::Ready {
+        entry.stats.used(store.data().memory.used());
+        prepared.ended(run.outcome.is_ok());
+        // What was made here is still in this core's cache, and what failed is its asker's to clear away:
+        // the janitor works for those who answer.
+        if made == Made::Ahead && run.outcome.is_ok() {
             self.engine.janitor.discard(store);
         }
         run
     }
 
     /// An instance that has been asked nothing yet.
-    fn instance(&self, entry: &Entry, prepared: &Prepared) -> Result<Configured, Unready> {
+    fn instance(&self, entry: &Entry, prepared: &Prepared) -> Result<(Configured, Made), Unready> {
         let runtime = &self.engine.runtime;
         if entry.start == Start::Plain {
-            return prepared.make_from_module(runtime);
+            return prepared.make_from_module(runtime).map(|one| (one, Made::Now));
         }
         let (one, more) = prepared.take();
         if more {
             self.engine.janitor.nudge(true);
         }
         if let Some(one) = one {
-            return Ok(one);
+            return Ok((one, Made::Ahead));
         }
         let _place = if prepared.is_slow() { Some(self.engine.admit_slow().map_err(Unready::Failed)?) } else { None };
-        prepared.make(runtime)
+        prepared.make(runtime).map(|one| (one, Made::Now))
     }
 }
 
@@ -282,9 +293,11 @@ fn said_no(error: &str) -> Failure {
 impl Judge for PolicySet {
     fn judge(&self, policies: &[String], request: &SpendRequest) -> Judgement {
         let question = Question::new(request);
+        // One place for all of them: they run one after the other.
+        let place = self.engine.admit();
         Judgement {
             generation: self.generation,
-            opinions: policies.iter().map(|name| self.opinion(name, &question)).collect(),
+            opinions: policies.iter().map(|name| self.opinion(name, &question, &place)).collect(),
         }
     }
 

@@ -4,8 +4,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) struct Slots {
-    free: Mutex<u32>,
+    places: Mutex<Places>,
     freed: Condvar,
+}
+
+struct Places {
+    free: u32,
+    /// Who waits for one. Telling nobody would be a call of the kernel for each decision.
+    waiting: u32,
 }
 
 /// One place, given back when dropped.
@@ -13,27 +19,36 @@ pub(crate) struct Slot<'a>(&'a Slots);
 
 impl Slots {
     pub(crate) fn new(count: u32) -> Self {
-        Self { free: Mutex::new(count), freed: Condvar::new() }
+        Self { places: Mutex::new(Places { free: count, waiting: 0 }), freed: Condvar::new() }
     }
 
     /// A place, or none when none became free in time.
     pub(crate) fn acquire(&self, wait: Duration) -> Option<Slot<'_>> {
-        let (mut free, _) =
-            self.freed.wait_timeout_while(self.lock(), wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
+        let mut places = self.lock();
+        if places.free == 0 {
+            places.waiting = places.waiting.saturating_add(1);
+            let none = |places: &mut Places| places.free == 0;
+            (places, _) = self.freed.wait_timeout_while(places, wait, none).unwrap_or_else(PoisonError::into_inner);
+            places.waiting = places.waiting.saturating_sub(1);
+        }
+        places.free = places.free.checked_sub(1)?;
         Some(Slot(self))
     }
 
-    fn lock(&self) -> MutexGuard<'_, u32> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut free = self.0.lock();
-        *free = free.saturating_add(1);
-        self.0.freed.notify_one();
+        let mut places = self.0.lock();
+        places.free = places.free.saturating_add(1);
+        let awaited = places.waiting > 0;
+        drop(places);
+        if awaited {
+            self.0.freed.notify_one();
+        }
     }
 }
 

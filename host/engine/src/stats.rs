@@ -1,4 +1,4 @@
-//! How often a policy was asked, what it answered and how long it took, without a lock.
+//! How often a policy was asked, what it answered, how long it took and what it needed, without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +12,7 @@ pub struct Stats {
     pub took: Histogram,
     verdicts: [AtomicU64; Verdict::ALL.len()],
     failures: [AtomicU64; FailureKind::ALL.len()],
+    memory: AtomicU64,
 }
 
 impl Stats {
@@ -24,6 +25,21 @@ impl Stats {
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// One decision had so many bytes of linear memory in the end, and so at most: memory never shrinks.
+    pub(crate) fn used(&self, memory: usize) {
+        let bytes = memory as u64;
+        // Hardly ever written, so that threads which decide only share the reading.
+        if self.memory.load(Ordering::Relaxed) < bytes {
+            self.memory.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The most linear memory that one decision had, in bytes, over all memories of its instance.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
     }
 
     /// How often it gave which answer: a verdict, or the code of a failure.

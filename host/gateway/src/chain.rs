@@ -64,6 +64,17 @@ impl From<ReadError> for ChainError {
     }
 }
 
+/// Whether a wallet can pay something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// It has enough, or nobody can be asked.
+    Enough,
+    /// It has less.
+    Short,
+    /// There is no such token: what is signed for it moves nothing, and proves nothing.
+    NoToken,
+}
+
 /// A balance as last read, less what was signed since.
 #[derive(Clone, Copy)]
 struct Balance {
@@ -246,25 +257,26 @@ impl Chains {
         all
     }
 
-    /// Whether `payer` holds `amount`. True where nobody can tell: without a node, or while it does
+    /// Whether `payer` holds `amount`. Enough where nobody can tell: without a node, or while it does
     /// not answer, the chain itself refuses an uncovered transfer.
-    pub async fn can_cover(&self, network: Network, asset: Address, payer: Address, amount: Atomic) -> bool {
-        let Some(chain) = self.chain(network) else { return true };
-        let Ok(now) = self.clock.now() else { return false };
+    pub async fn can_cover(&self, network: Network, asset: Address, payer: Address, amount: Atomic) -> Cover {
+        let Some(chain) = self.chain(network) else { return Cover::Enough };
+        let Ok(now) = self.clock.now() else { return Cover::Short };
         let key = (network, asset, payer);
         if self.take_from_known(key, amount, now) {
-            return true;
+            return Cover::Enough;
         }
         match chain.reader.balance(asset, payer).await {
             Ok(read) => {
                 let covered = read >= amount.get();
                 let balance = Balance { read, signed: if covered { amount.get() } else { 0 }, at: now };
                 self.balances.lock().unwrap_or_else(PoisonError::into_inner).insert(key, balance);
-                covered
+                if covered { Cover::Enough } else { Cover::Short }
             }
+            Err(ReadError::NoCode { .. }) => Cover::NoToken,
             Err(error) => {
                 tracing::warn!(%network, %error, "the wallet's balance could not be read");
-                true
+                Cover::Enough
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::chain::Chains;
 use crate::clock::{SteadyClock, SystemClock, random};
 use crate::config::{self, Config, Environment, Webhook};
 use crate::courier::{Courier, Subject};
-use crate::egress::{Dialer, Patience, tls, tls_believing};
+use crate::egress::{Dialer, Patience, SystemNames, tls, tls_believing};
 use crate::endpoint::Endpoint;
 use crate::flights::Flights;
 use crate::front::{Acceptor, Admin, Certificates, Door, Side, Tunnels, serve};
@@ -182,7 +182,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     chains.configure(&snapshot.config.networks).map_err(|e| fail("network")(&e))?;
     let roots = snapshot.config.egress.roots.as_deref();
     let sellers = roots.map(tls_believing).transpose().map_err(|e| fail("egress.roots")(&e))?.unwrap_or(tls);
-    let dialer = Dialer::new(Arc::clone(&clock), sellers, patience);
+    let patience = Patience { head_ms: snapshot.config.egress.answer_ms.unwrap_or(patience.head_ms), ..patience };
+    let dialer = Dialer::new(Arc::clone(&clock), sellers, Box::new(SystemNames), patience);
     let own: Vec<_> = chains.addresses().await.into_iter().chain([agent, admin]).collect();
     dialer.set_own(own);
     let ca = Vouch::new(snapshot.config.proxy.ca.clone());
@@ -222,7 +223,8 @@ pub async fn start(config: Config, environment: Environment, patience: Patience)
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(agents, Door::Agent(Arc::clone(&gateway)), stopped.clone()));
-    let door = Door::Admin(Admin { gateway: Arc::clone(&gateway), reloader: Arc::clone(&reloader) });
+    let (gateway_there, reloader_there) = (Arc::clone(&gateway), Arc::clone(&reloader));
+    let door = Door::Admin(Admin { gateway: gateway_there, reloader: reloader_there, quorum: Arc::default() });
     tasks.spawn(serve(operators, door, stopped.clone()));
     tasks.spawn(watching::follow(Arc::clone(&gateway), Arc::clone(&reloader), stopped.clone()));
     tasks.spawn(expire(Arc::clone(&gateway), stopped.clone()));

@@ -2,8 +2,8 @@
 
 use countersign_core::budget::{self, HOST};
 use countersign_core::ledger::{
-    Approval, BudgetView, HoldView, KeptAlert, PaymentView, Refund, Reporter, Session, Suspension, Told, UseReport,
-    Vote,
+    Approval, BudgetView, HoldView, KeptAlert, PaymentFacts, PaymentView, Refund, Reporter, Session, Suspension, Told,
+    UseReport, Vote,
 };
 use countersign_core::money::Micros;
 use countersign_core::notice::Notice;
@@ -108,7 +108,8 @@ pub fn notice_data(notice: &Notice, currency: &str, admin: &str) -> Value {
         "mandate": facts.mandate,
         "wallet": facts.wallet,
         "url": format!("{admin}/v1/approvals/{}", approval.id),
-        "untrusted": {"url": facts.url, "claims": facts.claims},
+        "warnings": warnings(facts),
+        "untrusted": {"url": facts.url, "claims": facts.claims, "resource_url": facts.resource_elsewhere},
     })
 }
 
@@ -143,7 +144,7 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         .map(|s| json!({"at": s.at.to_string(), "state": s.state.public(), "why": s.why}))
         .collect();
     let valid_before = payment.authorization.as_ref().map(|a| Timestamp::from_secs(a.valid_before).to_string());
-    json!({
+    let mut view = json!({
         "id": payment.id,
         "purchase": payment.key.purchase,
         "attempt": payment.attempt,
@@ -187,7 +188,21 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         "claims": facts.claims,
         "history": history,
         "use": used(&payment.uses, viewer),
-    })
+    });
+    if let (Some(map), Viewer::Operator) = (view.as_object_mut(), viewer) {
+        map.insert("warnings".into(), warnings(facts).into());
+        map.insert("untrusted".into(), json!({"resource_url": facts.resource_elsewhere}));
+    }
+    view
+}
+
+/// What people should look at before they believe what they see. What others wrote is not repeated here.
+fn warnings(facts: &PaymentFacts) -> Vec<Value> {
+    let elsewhere = facts.resource_elsewhere.iter().map(|_| {
+        let message = "the seller says that this is bought at another host than was called";
+        json!({"code": "resource-elsewhere", "message": message})
+    });
+    elsewhere.collect()
 }
 
 /// Money that came back, in whole units of the paid asset.

@@ -10,13 +10,19 @@ use std::fmt::Write as _;
 /// them, and hosts, stay readable as they are. The host refuses a path of more than 200 bytes.
 #[must_use]
 pub fn budget_path<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut path = String::new();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    // Of most paths, all.
+    let mut path = String::with_capacity(32);
     for (index, part) in parts.into_iter().enumerate() {
         if index > 0 {
             path.push('/');
         }
+        if part.bytes().all(plain) {
+            path.push_str(part);
+            continue;
+        }
         for byte in part.bytes() {
-            if byte.is_ascii_alphanumeric() || b"._-:".contains(&byte) {
+            if plain(byte) {
                 path.push(char::from(byte));
             } else {
                 // Writing to a string does not fail.

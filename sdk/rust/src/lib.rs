@@ -57,6 +57,10 @@
 
 use serde::de::DeserializeOwned;
 
+#[cfg(any(test, all(target_family = "wasm", feature = "allocator")))]
+mod allocator;
+#[cfg(all(target_family = "wasm", feature = "bare"))]
+mod bare;
 #[doc(hidden)]
 pub mod bindings;
 mod budget;
@@ -152,7 +156,8 @@ macro_rules! export_policy {
                 fn evaluate(
                     request: $crate::SpendRequest,
                 ) -> ::core::result::Result<$crate::Decision, ::std::string::String> {
-                    POLICY.evaluate(&request)
+                    // The instance ends with its answer: taking the request apart would be work for nobody.
+                    POLICY.evaluate(&::core::mem::ManuallyDrop::new(request))
                 }
             }
 

@@ -161,11 +161,12 @@ impl<'a> Agent<'a> {
         // Not all in the same moment.
         thread::sleep(THINKS.mul_f64(self.number as f64 % 997.0 / 997.0));
         while !self.told.stopping.load(Ordering::Relaxed) {
-            let kind = match self.next(10) {
-                0..=5 => "paid",
-                6 | 7 => "free",
-                8 => "denied",
-                _ => "slow",
+            // A slow answer takes four minutes: with one in a hundred, a fifth of all agents waits for one at any time.
+            let kind = match self.next(100) {
+                0 => "slow",
+                1..=60 => "paid",
+                61..=80 => "free",
+                _ => "denied",
             };
             if !self.call(kind) {
                 return;

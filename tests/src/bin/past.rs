@@ -112,6 +112,7 @@ fn denial(n: u64, at: Timestamp, record: DecisionRecord) -> Denial {
         mandate: "all".to_owned(),
         offer_sha256: "00".repeat(32),
         claims: Default::default(),
+        resource_elsewhere: None,
     };
     let mut fingerprint = [0; 32];
     fingerprint.iter_mut().zip(n.to_be_bytes()).for_each(|(to, from)| *to = from);

@@ -49,6 +49,8 @@ mod copies;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod limits;

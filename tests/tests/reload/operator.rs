@@ -107,6 +107,64 @@ fn the_command_line_activates_lists_and_goes_back() {
 }
 
 #[test]
+fn rule_18_with_a_quorum_no_operator_changes_policies_alone() {
+    const BOB: &str = "test-operator-token-of-bob-0123456789abcdef";
+    const ALIAS: &str = "test-operator-token-of-alias-0123456789abcdef";
+    let lab = Lab::with_config(|config| {
+        config
+            .set(&["approvals", "policy-quorum"], 2)
+            .operator("bob", BOB, &["policy-admin"])
+            .operator("alias", ALIAS, &["policy-admin"])
+            .set(&["operator", "alice", "users"], vec!["ann"])
+            .set(&["operator", "alias", "users"], vec!["ann"])
+    });
+    let first = lab.serving();
+    let second = variant("vendor-allowlist", 2);
+    let put_as = |token: &str, module: &[u8]| {
+        Client::new(&lab.gateway.admin_url, token).request("PUT", "/v1/policies/p/module").body(module).send()
+    };
+    let waits = |answer: &Response| {
+        let problem = answer.json();
+        assert_eq!((answer.status, problem["code"].as_str()), (202, Some("approval-required")), "{problem}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        problem["proposal"].clone()
+    };
+    let proposal = waits(&put(&lab, &second));
+    assert_eq!((&proposal["by"], &proposal["quorum"]), (&json!(["alice"]), &json!(2)), "{proposal}");
+    assert_eq!((&proposal["policy"], &proposal["sha256"]), (&json!("p"), &json!(sha256(&second))), "{proposal}");
+    // Neither twice nor under another name; and who wants something else has not seconded this.
+    waits(&put(&lab, &second));
+    assert_eq!(waits(&put_as(ALIAS, &second))["by"], json!(["alice"]));
+    assert_eq!(waits(&put_as(BOB, &variant("vendor-allowlist", 3)))["by"], json!(["bob"]));
+    assert_eq!(lab.serving(), first);
+    let listed = lab.gateway.operator().get("/v1/policies/proposals").json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
+
+    let answer = put_as(BOB, &second);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((lab.serving(), &lab.status()["by"]), (sha256(&second), &json!("alice, bob")));
+    // What was proposed against what served before is over; going back takes two as well.
+    assert_eq!(lab.gateway.operator().get("/v1/policies/proposals").json()["items"], json!([]));
+    waits(&back(&lab, None));
+    let args = ["policy", "rollback", "--admin", &lab.gateway.admin_url];
+    let said = lab.gateway.command(&args);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("nothing is changed until 1 more"), "{said}");
+    assert_eq!(lab.serving(), sha256(&second));
+    let bob = Client::new(&lab.gateway.admin_url, BOB);
+    assert_eq!(bob.post("/v1/policies/rollback", &json!({})).status, 200);
+    assert_eq!((lab.serving(), &lab.status()["by"]), (first, &json!("alice, bob")));
+
+    assert_eq!(lab.gateway.operator().get("/v1/audit/checkpoint").status, 200);
+    let records = lab.gateway.command(&["ledger", "export", "--format", "audit"]);
+    let records = String::from_utf8_lossy(&records.stdout).into_owned();
+    let count = |kind: &str| records.matches(&format!("\"{kind}\"")).count();
+    assert_eq!((count("policies-proposed"), count("policies-proposal-lapsed")), (3, 1), "{records}");
+    let refused = bob.get("/v1/policies/proposals");
+    assert_eq!(refused.status, 403, "only viewers look: {}", refused.text());
+}
+
+#[test]
 fn changing_policies_needs_the_role() {
     let token = "reload-test-token-of-an-onlooker-0123456789abcdef";
     let lab = Lab::with_config(|config| config.operator("olga", token, &["viewer", "approver", "suspender"]));

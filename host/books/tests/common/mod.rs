@@ -156,6 +156,7 @@ pub(crate) fn payment(n: u64, state: State, amount: u64) -> PaymentView {
             mandate: "research".into(),
             offer_sha256: "ef".repeat(32),
             claims: BTreeMap::from([("purpose".into(), "price check".into())]),
+            resource_elsewhere: None,
         },
         fingerprint: Fingerprint([7; 32]),
         session: None,

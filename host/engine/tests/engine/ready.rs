@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::support::{Guest, decision_id, judge_one, numbers, reporter, request, says};
+use crate::support::{Guest, Layout, decision_id, failed, judge_one, numbers, reporter, request, says};
+use countersign_core::money::Micros;
 use countersign_core::spend::SpendRequest;
-use countersign_core::verdict::{Opinion, Verdict};
+use countersign_core::verdict::{FailureKind, Opinion, Verdict};
 use countersign_engine::{CacheConfig, Engine, EngineConfig, PolicySet, PolicySpec, Start, StartedFrom};
 
 const SETTINGS: &str = r#"{"quote\"d":"a\\b \u0001 ü"}"#;
@@ -88,6 +89,49 @@ fn no_decision_sees_what_another_left_behind() {
             });
         }
     });
+}
+
+#[test]
+fn nothing_is_made_ahead_for_a_policy_that_fails_until_it_answers_again() {
+    let engine = Engine::new(EngineConfig { instances: 8, ready: 4, ..EngineConfig::default() }).unwrap();
+    let mut guest = Guest::allowing();
+    let value = Layout::new().at("payment.value");
+    guest.evaluate = format!(
+        "(if (i64.eq (i64.load (i32.add (local.get $req) (i32.const {value}))) (i64.const 7)) (then (unreachable))) {}",
+        guest.evaluate
+    );
+    let set = engine.stage(1, &[guest.spec("p")]).unwrap();
+    let ready = || {
+        engine.settle();
+        set.status()[0].ready
+    };
+    let mut fatal = request();
+    fatal.payment.value = Micros::new(7).unwrap();
+    assert_eq!(ready(), 4);
+    for left in [3, 2, 1, 0, 0] {
+        assert_eq!(failed(&judge_one(&set, "p", &fatal)).0, FailureKind::Trap);
+        assert_eq!(ready(), left, "whoever asks pays for the next");
+    }
+    assert_eq!(judge_one(&set, "p", &request()).outcome, Ok(says(Verdict::Allow)));
+    assert_eq!(judge_one(&set, "p", &request()).outcome, Ok(says(Verdict::Allow)));
+    assert_eq!(ready(), 4);
+}
+
+#[test]
+fn the_most_memory_a_decision_had_is_told() {
+    let engine = Engine::new(EngineConfig { instances: 4, ..EngineConfig::default() }).unwrap();
+    let mut guest = Guest::allowing();
+    guest.pages = 20;
+    guest.evaluate = format!("(drop (memory.grow (i32.const 5))) {}", guest.evaluate);
+    for start in [Start::Plain, Start::Ready] {
+        let set = engine.stage(1, &[spec(&guest, start)]).unwrap();
+        let most = || set.stats().next().unwrap().1.memory();
+        assert_eq!(most(), 0);
+        for _ in 0..3 {
+            judge_one(&set, "p", &request());
+            assert_eq!(most(), 25 << 16);
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use super::reader::{Item, Read, Table};
 
+/// Least and most that `answer-timeout` may be, in milliseconds.
+const SHORTEST_ANSWER_MS: u64 = 1_000;
+const LONGEST_ANSWER_MS: u64 = 900_000;
+
 /// `[egress]`: exceptions to "public addresses only, ports 80 and 443 only".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Egress {
@@ -16,9 +20,13 @@ pub struct Egress {
     pub ports: Vec<u16>,
     /// Certificates in PEM that sellers' are believed by, besides Mozilla's.
     pub roots: Option<PathBuf>,
+    /// How long a seller may take until its answer begins, in milliseconds, if the file says so.
+    pub answer_ms: Option<u64>,
 }
 
 impl Egress {
+    pub(super) const KEYS: &'static [&'static str] = &["allow-private", "ports", "roots", "answer-timeout"];
+
     pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
         let Some(mut table) = table else { return Ok(Self::default()) };
         let mut egress = Self::default();
@@ -30,6 +38,13 @@ impl Egress {
             egress.ports = item.list()?.iter().map(port).collect::<Read<_>>()?;
         }
         egress.roots = table.take("roots").map(|item| item.path()).transpose()?;
+        if let Some(item) = table.take("answer-timeout") {
+            let millis = item.millis()?;
+            if !(SHORTEST_ANSWER_MS..=LONGEST_ANSWER_MS).contains(&millis) {
+                return Err(item.error("expected \"1s\" to \"15m\""));
+            }
+            egress.answer_ms = Some(millis);
+        }
         Ok(egress)
     }
 
@@ -63,7 +78,7 @@ impl Egress {
             }
         }
         let ports = self.ports.iter().copied().filter(|port| other.ports.contains(port)).collect();
-        Self { allow_private, ports, roots: self.roots.clone() }
+        Self { allow_private, ports, roots: self.roots.clone(), answer_ms: self.answer_ms }
     }
 }
 
@@ -295,7 +310,7 @@ mod tests {
 
     fn egress(entries: &[&str], ports: &[u16]) -> Egress {
         let allow_private = entries.iter().map(|e| Allowed::parse(e).unwrap()).collect();
-        Egress { allow_private, ports: ports.to_vec(), roots: None }
+        Egress { allow_private, ports: ports.to_vec(), ..Egress::default() }
     }
 
     #[test]

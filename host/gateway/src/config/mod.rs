@@ -203,7 +203,7 @@ impl Config {
         let gateway = Gateway::read(section("gateway", &["listen", "admin", "currency", "tls", "admin-hosts"])?)?;
         let ledger = Ledger::read(section("ledger", Ledger::KEYS)?, base)?;
         let engine = EngineSection::read(section("engine", EngineSection::KEYS)?, &ledger)?;
-        let egress = Egress::read(section("egress", &["allow-private", "ports", "roots"])?)?;
+        let egress = Egress::read(section("egress", Egress::KEYS)?)?;
         let proxy = Proxy::read(section("proxy", Proxy::KEYS)?, &ledger)?;
         let responses = Responses::read(section("responses", &["keep", "max-bytes"])?)?;
         let approvals = Approvals::read(section("approvals", Approvals::KEYS)?)?;

@@ -22,6 +22,7 @@ impl Config {
             ("ledger.anchor", self.ledger.anchor != new.ledger.anchor),
             ("engine", self.engine != new.engine),
             ("egress.roots", self.egress.roots != new.egress.roots),
+            ("egress.answer-timeout", self.egress.answer_ms != new.egress.answer_ms),
             ("proxy.ca", self.proxy.ca != new.proxy.ca),
             ("telemetry", self.telemetry != new.telemetry),
             ("alerts", self.alerts != new.alerts),
@@ -56,6 +57,7 @@ impl Config {
             quorum: self.approvals.quorum.max(new.approvals.quorum),
             expires_in_seconds: self.approvals.expires_in_seconds.min(new.approvals.expires_in_seconds),
             webhook: self.approvals.webhook.clone(),
+            policy_quorum: self.approvals.policy_quorum.max(new.approvals.policy_quorum),
         };
         config.networks.retain(|network, _| new.networks.contains_key(network));
         for (name, wallet) in &mut config.wallets {

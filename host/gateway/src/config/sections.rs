@@ -258,19 +258,25 @@ pub struct Approvals {
     pub expires_in_seconds: u32,
     /// Who is told.
     pub webhook: Option<Webhook>,
+    /// How many operators it takes to change policies other than through the file.
+    pub policy_quorum: u8,
 }
 
 impl Approvals {
-    pub(super) const KEYS: &'static [&'static str] = &["quorum", "expires-in-seconds", "webhook", "webhook-secret"];
+    pub(super) const KEYS: &'static [&'static str] =
+        &["quorum", "expires-in-seconds", "webhook", "webhook-secret", "policy-quorum"];
 
     /// The longest any review stays open, whoever asks.
     pub const MAX_SECONDS: u32 = 86_400;
 
     pub(super) fn read(table: Option<Table<'_>>) -> Read<Self> {
-        let mut approvals = Self { quorum: 1, expires_in_seconds: 3_600, webhook: None };
+        let mut approvals = Self { quorum: 1, expires_in_seconds: 3_600, webhook: None, policy_quorum: 1 };
         let Some(mut table) = table else { return Ok(approvals) };
         if let Some(item) = table.take("quorum") {
             approvals.quorum = u8::try_from(item.integer(1..=255)?).unwrap_or(u8::MAX);
+        }
+        if let Some(item) = table.take("policy-quorum") {
+            approvals.policy_quorum = u8::try_from(item.integer(1..=255)?).unwrap_or(u8::MAX);
         }
         if let Some(item) = table.take("expires-in-seconds") {
             approvals.expires_in_seconds = item.u32(1..=Self::MAX_SECONDS)?;

@@ -16,7 +16,7 @@ const OWN: &[(&str, &[&str])] = &[
     ("ledger", &[]),
     ("engine", &[]),
     ("telemetry", &[]),
-    ("egress", &["roots"]),
+    ("egress", &["roots", "answer-timeout"]),
     ("proxy", &["ca"]),
 ];
 

@@ -32,6 +32,7 @@ anchor = "/mnt/other/anchor"
 allow-private = ["127.0.0.1:40201"]
 ports = [8443]
 roots = "roots.pem"
+answer-timeout = "20s"
 
 [proxy]
 intercept = ["api.example.com"]
@@ -48,6 +49,7 @@ max-bytes = 1048576
 [approvals]
 quorum = 1
 expires-in-seconds = 3600
+policy-quorum = 2
 
 [limits]
 unresolved-per-seller = 3
@@ -176,8 +178,9 @@ fn every_key_of_the_contract_is_read() {
     assert_eq!((config.proxy.idle_ms, config.proxy.longest_ms), (120_000, 3_600_000));
     assert_eq!(config.proxy.ca, Path::new("/srv/gateway/keys/ca.key"));
     assert_eq!(config.egress.roots.as_deref(), Some(Path::new("/srv/gateway/roots.pem")));
+    assert_eq!(config.egress.answer_ms, Some(20_000));
     assert_eq!(config.responses, Responses { keep_ms: 86_400_000, max_bytes: 1 << 20 });
-    assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600, webhook: None });
+    assert_eq!(config.approvals, Approvals { quorum: 1, expires_in_seconds: 3600, webhook: None, policy_quorum: 2 });
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.assets, AssetTable::builtin(), "the override says what is built in");
     let sepolia: Network = "eip155:84532".parse().unwrap();
@@ -257,7 +260,7 @@ fn mistakes_say_what_where_and_what_to_do() {
     assert_eq!(error.line, line_of("daily-limit"));
     assert_eq!(
         error.to_string(),
-        "/srv/gateway/countersign.toml:60:3\n  \
+        "/srv/gateway/countersign.toml:62:3\n  \
          wallet.research.daily-limt: there is no key `daily-limt` in [wallet.research]\n  \
          hint: did you mean `daily-limit`?"
     );
@@ -637,7 +640,7 @@ fn a_restriction_holds_whatever_else_the_edit_says() {
 
     assert_eq!(held.gateway, old.gateway);
     assert_eq!((held.egress.allow_private.len(), held.egress.ports.len()), (0, 0));
-    assert_eq!(held.approvals, Approvals { quorum: 2, expires_in_seconds: 3600, webhook: None });
+    assert_eq!(held.approvals, Approvals { quorum: 2, expires_in_seconds: 3600, webhook: None, policy_quorum: 2 });
     assert_eq!((held.limits.unresolved_per_seller, held.limits.unresolved_per_payee), (1, 3));
     assert!(held.networks.is_empty());
     let wallet = &held.wallets["research"];
@@ -717,4 +720,26 @@ fn the_proxys_bounds_are_bounds() {
         let said = told(edited(from, to));
         assert!(said.contains(what), "{to}: {said}");
     }
+}
+
+#[test]
+fn silence_and_lone_operators_have_bounds() {
+    let config = parse("").unwrap();
+    assert_eq!((config.egress.answer_ms, config.approvals.policy_quorum), (None, 1));
+    for (from, to, what) in [
+        ("answer-timeout = \"20s\"", "answer-timeout = \"999ms\"", "egress.answer-timeout: expected \"1s\" to \"15m\""),
+        ("answer-timeout = \"20s\"", "answer-timeout = \"16m\"", "egress.answer-timeout: expected \"1s\" to \"15m\""),
+        ("answer-timeout = \"20s\"", "answer-timeout = 20", "egress.answer-timeout: "),
+        ("policy-quorum = 2", "policy-quorum = 0", "approvals.policy-quorum: "),
+    ] {
+        let said = told(edited(from, to));
+        assert!(said.contains(what), "{to}: {said}");
+    }
+    let old = parse(&full()).unwrap();
+    let of = |text: &str| parse(&full().replacen("answer-timeout = \"20s\"", text, 1)).unwrap();
+    assert_eq!(old.needs_restart(&of("answer-timeout = \"21s\"")), ["egress.answer-timeout"]);
+    // A lower quorum waits for the whole edit, a higher one does not.
+    let quorum = |n: u8| parse(&full().replacen("policy-quorum = 2", &format!("policy-quorum = {n}"), 1)).unwrap();
+    let held = |new: &Config| old.restrict(new).approvals.policy_quorum;
+    assert_eq!((held(&quorum(1)), held(&quorum(3))), (2, 3));
 }

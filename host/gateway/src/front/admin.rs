@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 
 use super::{
-    Answer, after, body, books, directory, inbox, json, metrics, not_found, openapi, page, payment_filter, policies,
-    query, refuse, shadows, uses,
+    Answer, Quorum, after, body, books, directory, inbox, json, metrics, not_found, openapi, page, payment_filter,
+    policies, query, quorum, refuse, shadows, uses,
 };
 use crate::clock::{SystemClock, random};
 use crate::config::{HostPattern, OperatorConfig, OperatorRole};
@@ -43,6 +43,8 @@ pub struct Admin {
     pub gateway: Arc<Gateway>,
     /// Reload status.
     pub reloader: Arc<Reloader>,
+    /// Changes of policies that wait for more operators.
+    pub quorum: Arc<Quorum>,
 }
 
 /// Who is calling, and the generation that knows them.
@@ -133,7 +135,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         (Method::POST, ["v1", "policies", "rollback"]) => policies::rollback(admin, request).await,
         (Method::POST, ["v1", "policies", "files"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
-            Box::pin(policies::activate_files(admin, &operator.name)).await
+            Box::pin(policies::activate_files(admin, &operator)).await
         }
         (Method::POST, ["v1", "payments", id, "use"]) => {
             let (body, operator) = said(gateway, request, uses::MAX_CALL, OperatorRole::Approver).await?;
@@ -163,7 +165,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
         (Method::POST, ["v1", "policies", name, "shadow"]) => shadows::start(admin, name, request).await,
         (Method::POST, ["v1", "policies", name, "shadow", "activate"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
-            policies::activate_shadow(admin, &operator.name, name).await
+            policies::activate_shadow(admin, &operator, name).await
         }
         (Method::DELETE, ["v1", "policies", name, "shadow"]) => {
             operator.need(OperatorRole::PolicyAdmin)?;
@@ -232,6 +234,7 @@ async fn read(
         ["export"] => books::export(gateway, config, query),
         ["audit", "checkpoint"] => books::checkpoint(gateway).await,
         ["audit", "proof"] => books::proof(gateway, query).await,
+        ["policies", "proposals"] => quorum::list(admin, config).await,
         ["policies", "generations"] => policies::generations(admin, query).await,
         ["policies"] => ok(shadows::with_monitors(&gateway.shadows, admin.reloader.report())),
         ["policies", name, "shadow"] => ok(shadows::report(gateway, name)?),

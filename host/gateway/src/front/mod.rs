@@ -13,6 +13,7 @@ mod openapi;
 mod outcome;
 mod policies;
 mod proxy;
+mod quorum;
 mod server;
 mod shadows;
 mod tls;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use admin::Admin;
 pub use proxy::Tunnels;
+pub use quorum::Quorum;
 pub use server::{Acceptor, Door, serve};
 pub use tls::{Certificates, Side};
 

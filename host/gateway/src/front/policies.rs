@@ -9,13 +9,15 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admin::{Admin, said};
+use super::admin::{Admin, Operator, said};
+use super::quorum::{Change, agreed};
 use super::{Answer, json, not_found};
 use crate::config::OperatorRole;
 use crate::problem::{Code, Problem};
-use crate::reload::Refused;
+use crate::reload::{Refused, Reloader};
 
 /// Largest module that can be put, in bytes: what the engine accepts.
 const MAX_MODULE: usize = 32 << 20;
@@ -69,23 +71,25 @@ pub(super) async fn put_module(admin: &Admin, name: &str, request: Request<Incom
     } else {
         (sent.to_vec(), None)
     };
+    let by = agreed(admin, &operator, of_module("module", name, &module, settings.as_deref())).await?;
     let (reloader, name) = (Arc::clone(&admin.reloader), name.to_owned());
     let done = to_its_end(async move {
         let _place = place;
-        reloader.put_module(&name, module, settings, &operator.name).await
+        reloader.put_module(&name, module, settings, &by).await
     });
     activated(admin, done.await)
 }
 
 /// `POST /v1/policies/{name}/shadow/activate`: the candidate serves in the policy's place, through the gate
 /// that every module passes, and stops being a shadow.
-pub(super) async fn activate_shadow(admin: &Admin, operator: &str, name: &str) -> Result<Answer, Problem> {
+pub(super) async fn activate_shadow(admin: &Admin, operator: &Operator, name: &str) -> Result<Answer, Problem> {
     let (number, candidate) =
         admin.gateway.shadows.candidate(name).ok_or_else(|| not_found("shadow of a policy of this name"))?;
     let place = one_of_few(admin)?;
     let module = candidate.spec.module.to_vec();
     let settings = candidate.own_settings.then_some(candidate.spec.settings);
-    let (owner, name, by) = (admin.clone(), name.to_owned(), operator.to_owned());
+    let by = agreed(admin, operator, of_module("shadow", name, &module, settings.as_deref())).await?;
+    let (owner, name) = (admin.clone(), name.to_owned());
     let done = to_its_end(async move {
         let _place = place;
         let done = owner.reloader.put_module(&name, module, settings, &by).await;
@@ -112,20 +116,46 @@ pub(super) async fn rollback(admin: &Admin, request: Request<Incoming>) -> Resul
         serde_json::from_slice(&sent)
             .map_err(|e| Problem::new(Code::BadRequest, format!("the body is not as documented: {e}")))?
     };
+    let change = Change { what: "rollback", policy: None, to: wanted.to, sha256: None, settings_sha256: None };
+    let by = agreed(admin, &operator, change).await?;
     let reloader = Arc::clone(&admin.reloader);
-    let done = to_its_end(async move { reloader.rollback(wanted.to, &operator.name).await });
+    let done = to_its_end(async move { reloader.rollback(wanted.to, &by).await });
     activated(admin, done.await)
 }
 
 /// `POST /v1/policies/files`: what this gateway's files say serves at every gateway on the shared ledger.
-pub(super) async fn activate_files(admin: &Admin, operator: &str) -> Result<Answer, Problem> {
+pub(super) async fn activate_files(admin: &Admin, operator: &Operator) -> Result<Answer, Problem> {
     let place = one_of_few(admin)?;
-    let (reloader, by) = (Arc::clone(&admin.reloader), operator.to_owned());
+    let sha256 = Some(of_files(&admin.reloader).await?);
+    let change = Change { what: "files", policy: None, to: None, sha256, settings_sha256: None };
+    let by = agreed(admin, operator, change).await?;
+    let reloader = Arc::clone(&admin.reloader);
     let done = to_its_end(async move {
         let _place = place;
         reloader.activate_files(&by).await
     });
     activated(admin, done.await)
+}
+
+fn of_module(what: &'static str, policy: &str, module: &[u8], settings: Option<&str>) -> Change {
+    let sha256 = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let settings_sha256 = settings.map(|text| sha256(text.as_bytes()));
+    Change { what, policy: Some(policy.to_owned()), to: None, sha256: Some(sha256(module)), settings_sha256 }
+}
+
+/// SHA-256 of everything that this gateway's files say.
+async fn of_files(reloader: &Reloader) -> Result<String, Problem> {
+    let files = reloader.files();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Sha256::new();
+        for file in files {
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            all.update(Sha256::digest(file.as_os_str().as_encoded_bytes()));
+            all.update(Sha256::digest(bytes));
+        }
+        hex::encode(all.finalize())
+    });
+    read.await.map_err(|e| Problem::new(Code::Overloaded, format!("the files could not be read: {e}")))
 }
 
 /// A place among the few calls that carry and compile modules at a time: memory is finite. Taken before

@@ -85,16 +85,17 @@ pub fn token_sha256(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// The token of the one `Authorization: Bearer` header. Of two, somebody before us may have looked at the other.
 #[must_use]
 pub fn bearer(headers: &http::HeaderMap) -> Option<&str> {
-    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
     let (scheme, token) = value.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then_some(token.trim())
 }
 
 fn unauthenticated() -> Problem {
-    Problem::new(Code::Unauthenticated, "send `Authorization: Bearer <agent or session token, or JWT>`")
+    Problem::new(Code::Unauthenticated, "send one `Authorization: Bearer <agent or session token, or JWT>`")
 }
 
 /// The agent or session a token belongs to.
@@ -209,7 +210,7 @@ fn principal(config: &Config, name: &str) -> Option<Principal> {
 /// # Errors
 /// `unauthenticated`.
 pub fn operator<'a>(token: Option<&str>, config: &'a Config) -> Result<(&'a str, &'a OperatorConfig), Problem> {
-    let missing = || Problem::new(Code::Unauthenticated, "send `Authorization: Bearer <operator token>`");
+    let missing = || Problem::new(Code::Unauthenticated, "send one `Authorization: Bearer <operator token>`");
     let digest = token_sha256(token.ok_or_else(missing)?);
     let found = config.operators.iter().find(|(_, o)| o.token_sha256 == digest);
     found.map(|(name, operator)| (name.as_str(), operator)).ok_or_else(missing)

@@ -194,10 +194,10 @@ pub(super) fn stream(gateway: Arc<Gateway>, body: Incoming, place: Arc<Place>) -
     let (sender, channel) = Channel::new(16);
     tokio::spawn(async move {
         let mut sender = Some(sender);
-        pump(&gateway, Source::Wire(body), &mut sender, &mut Copy::default()).await;
+        let passed = pump(&gateway, Source::Wire(body), &mut sender, &mut Copy::default()).await;
         // Before the answer ends: whoever has all of it may call again at once.
         drop(place);
-        drop(sender);
+        end(sender, passed);
     });
     channel.boxed_unsync()
 }
@@ -216,16 +216,18 @@ pub(super) fn stream_paid(
         let mut sender = Some(sender);
         let pumped = pump(&gateway, body, &mut sender, &mut copy);
         // The answer ends when its outcome is durable: whatever the agent asks next will know it.
-        let (arrived, ()) = tokio::join!(pumped, recorded);
+        let (passed, ()) = tokio::join!(pumped, recorded);
+        let arrived = matches!(passed, Passed::Whole);
         let taken = match &mut sender {
             // Whoever left meanwhile has not got what was passed on. Where nothing was, there is nothing to take.
-            Some(open) if copy.passed => taken(open, Bytes::new(), &*gateway.clock).await,
+            Some(open) if arrived && copy.passed => taken(open, Bytes::new(), &*gateway.clock).await,
             other => other.is_some(),
         };
         landing.flight.land();
-        // Before the answer ends, as above; what is left is only to write it down.
+        // Before the answer ends or breaks off: whoever asks again at once is not beside this call any more, but after
+        // it. What is left is only to write it down.
         drop(landing.place);
-        drop(sender);
+        end(sender, passed);
         if arrived {
             let answer = landing.keep.filter(|_| !copy.overflowed).map(|keep| Answer { body: copy.bytes, ..keep });
             let delivered = landing.success && taken;
@@ -319,14 +321,30 @@ async fn over(wait: &mut Option<Fut<'_, ()>>) {
     }
 }
 
-/// Passes a body on while somebody listens; true if the seller sent all of it. The sender is gone
-/// afterwards if the agent did not take all that came.
+/// What came of a body.
+enum Passed {
+    /// The seller sent all of it.
+    Whole,
+    /// Nobody listened, and it was not read to its end.
+    Unheard,
+    /// The seller's part ended in this.
+    Broken(CallError),
+}
+
+/// Tells the agent that no more comes: an answer that broke off must not look whole.
+fn end(sender: Option<Sender<Bytes, CallError>>, passed: Passed) {
+    if let (Some(open), Passed::Broken(error)) = (sender, passed) {
+        open.abort(error);
+    }
+}
+
+/// Passes a body on while somebody listens. The sender is gone afterwards if the agent did not take all that came.
 async fn pump(
     gateway: &Gateway,
     mut body: Source,
     sender: &mut Option<Sender<Bytes, CallError>>,
     copy: &mut Copy,
-) -> bool {
+) -> Passed {
     // What nobody listens to is read on for repeats, and not for ever.
     let mut alone = None;
     loop {
@@ -335,10 +353,10 @@ async fn pump(
         }
         let next = tokio::select! {
             next = body.next(&gateway.dialer) => next,
-            () = over(&mut alone) => return false,
+            () = over(&mut alone) => return Passed::Unheard,
         };
         match next {
-            Ok(None) => return true,
+            Ok(None) => return Passed::Whole,
             Ok(Some(data)) => {
                 copy.add(&data);
                 if let Some(open) = sender {
@@ -350,15 +368,12 @@ async fn pump(
                 }
                 if sender.is_none() && copy.overflowed {
                     // Nobody listens and it is too large to keep.
-                    return false;
+                    return Passed::Unheard;
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "the seller's answer broke off");
-                if let Some(open) = sender.take() {
-                    open.abort(error);
-                }
-                return false;
+                return Passed::Broken(error);
             }
         }
     }

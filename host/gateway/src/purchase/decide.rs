@@ -16,13 +16,15 @@ use countersign_core::verdict::{
     Attributed, Combined, Hold, Judgement, NO_POLICY_ALLOWED, Reason, ReviewTerms, Unit, Verdict, Window, combine,
     combine_approved,
 };
+use countersign_core::web::Target;
 use countersign_core::whatif::Outcome;
-use countersign_core::x402::{Authorization, Priced, candidates};
+use countersign_core::x402::{Authorization, Offer, Priced, candidates, text};
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, info_span};
 
 use super::Purchase;
 use super::fetch::Visit;
+use crate::chain::Cover;
 use crate::clock::random;
 use crate::config::{Approvals, MandateConfig, VendorConfig};
 use crate::flights::Flight;
@@ -184,6 +186,10 @@ impl Purchase {
     ) -> Result<Result<Decided, Refused>, Problem> {
         let candidate = self.describe(mandate, priced).await?;
         self.trace.offered(&candidate.facts);
+        if candidate.facts.resource_elsewhere.is_some() {
+            let host = candidate.facts.host.as_str();
+            tracing::warn!(host, "the offer says that it is for another host than was called; nothing relies on that");
+        }
         if let Some(refused) = self.too_dear(&candidate) {
             return Ok(Err(refused));
         }
@@ -292,6 +298,7 @@ impl Purchase {
             mandate: mandate.name.clone(),
             offer_sha256: hex::encode(offer.digest()),
             claims: call.claims.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
+            resource_elsewhere: resource_elsewhere(offer, &call.target),
         };
         let purchase = countersign_core::spend::Purchase {
             method: facts.method.clone(),
@@ -376,17 +383,27 @@ impl Purchase {
         judgement: &Judgement,
     ) -> Option<Refused> {
         let offer = &candidate.priced.offer;
-        if self.gateway.chains.can_cover(offer.network, offer.asset.address, payer, offer.amount).await {
-            return None;
-        }
-        let detail = format!(
-            "wallet `{}` ({payer}) holds less than {} {} on {}; fund it",
-            mandate.wallet,
-            offer.amount.display(offer.asset.decimals),
-            offer.asset.symbol,
-            offer.network
-        );
-        Some(host_refused(candidate, judgement.clone(), Problem::new(Code::InsufficientFunds, detail)))
+        let cover = self.gateway.chains.can_cover(offer.network, offer.asset.address, payer, offer.amount).await;
+        let short = || {
+            let detail = format!(
+                "wallet `{}` ({payer}) holds less than {} {} on {}; fund it",
+                mandate.wallet,
+                offer.amount.display(offer.asset.decimals),
+                offer.asset.symbol,
+                offer.network
+            );
+            Problem::new(Code::InsufficientFunds, detail)
+        };
+        let problem = match cover {
+            Cover::Enough => return None,
+            Cover::Short => short(),
+            Cover::NoToken => {
+                let (asset, network) = (offer.asset.address, offer.network);
+                let detail = format!("there is no code at the token's address {asset} on {network}; correct the asset");
+                Problem::new(Code::UnpayableOffer, detail).with("retry", false)
+            }
+        };
+        Some(host_refused(candidate, judgement.clone(), problem))
     }
 
     fn policy_refused(&self, candidate: Candidate, judgement: Judgement, combined: Combined) -> Refused {
@@ -678,6 +695,16 @@ impl Purchase {
         }
         Ok(problem)
     }
+}
+
+/// What the seller says is bought, where that is a URL at another host than was called. Servers behind proxies get it
+/// wrong in good faith, so it is told and not refused.
+fn resource_elsewhere(offer: &Offer, target: &Target) -> Option<String> {
+    let said = offer.resource_url.as_deref()?;
+    let scheme = said.split_once("//").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let names_a_host = matches!(scheme.as_deref(), Some("" | "http:" | "https:"));
+    let here = Target::parse(said).is_ok_and(|named| named.host() == target.host());
+    (names_a_host && !here).then(|| text::clean(said, text::MAX_WORDS))
 }
 
 /// What the host itself refused, whatever policies said.

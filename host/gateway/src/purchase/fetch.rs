@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign_core::evm::Address;
 use countersign_core::web::Target;
 use countersign_core::x402::{Challenge, Offers, PaymentHeader, RailError};
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -98,6 +98,10 @@ impl Purchase {
         // The body is drained even when it is not needed, so that the connection can be used again.
         let read = self.gateway.dialer.read(&mut body, MAX_CHALLENGE).await.map_err(misbehaved);
         let bytes = if rail.needs_body(&headers) {
+            if is_encoded(&head.headers) {
+                let detail = "the 402's body is compressed, which was not asked for; it is not decompressed";
+                return Err(Problem::new(Code::UnpayableOffer, detail));
+            }
             let too_large =
                 || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
             Some(read?.ok_or_else(too_large)?)
@@ -107,6 +111,11 @@ impl Purchase {
         let challenge = Challenge { headers: &headers, body: bytes.as_deref() };
         rail.offers(&challenge, payer).map_err(|e| unpayable(&e))
     }
+}
+
+/// Whether a body is not what it says but some encoding of it.
+fn is_encoded(headers: &http::HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 pub(super) fn unpayable(error: &RailError) -> Problem {
@@ -126,6 +135,8 @@ pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Re
     let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(agent);
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    // Nothing here decompresses, so that no small answer becomes a large one.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let host =
         HeaderValue::from_str(&call.target.host_header()).map_err(|_| "url: the host cannot be sent".to_owned())?;
     headers.insert(HOST, host);

@@ -270,10 +270,11 @@ fn is_what_serves(candidate: &Candidate, record: &Generation) -> bool {
         && same.mandates_stand_for == record.mandates_stand_for
 }
 
-/// Staging may take long: an operator who lost the role meanwhile changes nothing any more.
+/// Staging may take long: an operator who lost the role meanwhile changes nothing any more, nor do several of whom one
+/// has.
 fn may_still(by: &str, live: &Config) -> Result<(), Refused> {
     let may = |operator: &OperatorConfig| operator.roles.contains(&OperatorRole::PolicyAdmin);
-    if by.is_empty() || live.operators.get(by).is_some_and(may) {
+    if by.is_empty() || by.split(", ").all(|name| live.operators.get(name).is_some_and(may)) {
         return Ok(());
     }
     Err(refused("forbidden", "", format!("operator `{by}` no longer has the role `policy-admin`")))

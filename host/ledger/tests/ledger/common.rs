@@ -167,6 +167,7 @@ pub(crate) fn facts() -> PaymentFacts {
         mandate: "research".into(),
         offer_sha256: "00".repeat(32),
         claims: BTreeMap::new(),
+        resource_elsewhere: None,
     }
 }
 

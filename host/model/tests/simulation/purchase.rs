@@ -135,6 +135,7 @@ impl Wish {
             mandate: "research".into(),
             offer_sha256: "00".repeat(32),
             claims: BTreeMap::new(),
+            resource_elsewhere: None,
         }
     }
 

@@ -66,11 +66,13 @@ pub(super) fn run(args: &Bench) -> Outcome {
     let replayed = measure(&plain, &requests, half);
     let start_up = (replayed.p50 - served.p50).max(0.0);
     let limit = engine.config().fuel;
+    let memory = [&ready, &plain].into_iter().flat_map(PolicySet::stats).map(|(_, stats)| stats.memory()).max();
+    let (memory, memory_limit) = (memory.unwrap_or(0), engine.config().memory_limit as u64);
     if args.json {
         let report = json!({
             "policy": source.name, "settings": settings, "size": source.module.len(), "requests": requests.len(),
             "staging_us": staging, "start_up_us": start_up, "served": served.json(), "replayed": replayed.json(),
-            "fuel": served.fuel, "fuel_limit": limit,
+            "fuel": served.fuel, "fuel_limit": limit, "memory_bytes": memory, "memory_limit_bytes": memory_limit,
         });
         say(format_args!("{report:#}"));
         return Ok(());
@@ -88,8 +90,17 @@ pub(super) fn run(args: &Bench) -> Outcome {
         "decisions             {:>10.0} /s on one thread, {} measured",
         served.per_second, served.decisions
     ));
-    let percent = served.fuel.saturating_mul(100).checked_div(limit).unwrap_or(100);
-    say(format_args!("instructions          {:>10} at most, {percent} % of the limit", served.fuel));
+    let percent = |used: u64, limit: u64| used.saturating_mul(100).checked_div(limit).unwrap_or(100);
+    say(format_args!(
+        "instructions          {:>10} at most, {} % of the limit",
+        served.fuel,
+        percent(served.fuel, limit)
+    ));
+    say(format_args!(
+        "memory                {:>10} KiB at most, {} % of the limit",
+        memory.div_ceil(1_024),
+        percent(memory, memory_limit)
+    ));
     Ok(())
 }
 

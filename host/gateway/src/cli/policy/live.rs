@@ -124,7 +124,11 @@ fn tell(remote: &Remote, status: &Value) {
     if remote.listing.json {
         return say(format_args!("{status:#}"));
     }
-    say(serving(status));
+    // Nothing is changed yet: other operators must ask for the same.
+    match status.get("detail").and_then(Value::as_str) {
+        Some(waits) => say(waits),
+        None => say(serving(status)),
+    }
 }
 
 /// What serves, in a line.

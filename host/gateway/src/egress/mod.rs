@@ -2,6 +2,10 @@
 //! that are not global are refused unless configured, and what was resolved is what is connected
 //! to. Proxy variables do not exist for it.
 
+mod names;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+pub use self::names::{Names, SystemNames};
 use crate::config::Egress;
 use crate::problem::{Code, Problem};
 
@@ -101,6 +106,7 @@ fn connector(roots: rustls::RootCertStore) -> TlsConnector {
 pub struct Dialer {
     tls: TlsConnector,
     clock: Arc<dyn Clock>,
+    names: Box<dyn Names>,
     /// Addresses no purchase may ever reach: our listeners and the chain nodes.
     own: RwLock<Vec<SocketAddr>>,
     patience: Patience,
@@ -144,10 +150,10 @@ pub struct Connection {
 }
 
 impl Dialer {
-    /// A dialer for sellers.
+    /// A dialer for sellers, who are where `names` says.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, tls: TlsConnector, patience: Patience) -> Self {
-        Self { tls, clock, own: RwLock::default(), patience }
+    pub fn new(clock: Arc<dyn Clock>, tls: TlsConnector, names: Box<dyn Names>, patience: Patience) -> Self {
+        Self { tls, clock, names, own: RwLock::default(), patience }
     }
 
     /// Replaces the addresses that no purchase may reach.
@@ -155,7 +161,8 @@ impl Dialer {
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
     }
 
-    /// Resolves a target and applies the guard.
+    /// Resolves a target and applies the guard. The name is asked for once: what is connected to, as often as this
+    /// route is, is the address that was looked at here, whatever the name says by then.
     ///
     /// # Errors
     /// [`CallError::Forbidden`] when no permitted address is left, [`CallError::Unreachable`] when
@@ -178,11 +185,11 @@ impl Dialer {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, CallError> {
-        let lookup = self.within(self.patience.connect_ms, tokio::net::lookup_host((host, port))).await;
+        let lookup = self.within(self.patience.connect_ms, self.names.addresses(host, port)).await;
         let found = lookup
             .ok_or_else(|| CallError::Unreachable(format!("{host} does not resolve in time")))?
             .map_err(|e| CallError::Unreachable(format!("{host} does not resolve: {e}")))?;
-        Ok(found.take(16).collect())
+        Ok(found.into_iter().take(16).collect())
     }
 
     /// Whether `address` may be connected to; true if the operator listed it.
@@ -366,34 +373,4 @@ fn describe(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt as _;
-
-    use super::*;
-    use crate::clock::SystemClock;
-
-    #[tokio::test]
-    async fn a_body_that_drips_is_not_waited_for() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"HTTP/1.1 402 Payment Required\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
-            // Each piece well within the patience for one, until nobody listens any more.
-            while stream.write_all(b"x").await.is_ok() {
-                SystemClock.sleep(5).await;
-            }
-        });
-        let patience = Patience { idle_ms: 200, ..Patience::default() };
-        let dialer = Dialer::new(Arc::new(SystemClock), tls(), patience);
-        let target = Target::parse(&format!("http://{address}/")).unwrap();
-        let route = Route { target, address, listed: true };
-        let mut connection = dialer.connect(&route).await.unwrap();
-        let mut answer = dialer.send(&mut connection, Request::new(Body::default())).await.unwrap();
-        let read = dialer.read(answer.body_mut(), 1 << 20).await;
-        assert!(matches!(&read, Err(CallError::Broken(why)) if why.contains("in time")), "{read:?}");
-    }
 }
