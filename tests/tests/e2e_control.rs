@@ -717,6 +717,19 @@ fn keys_are_in_no_core_dump() {
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
 }
 
+/// Whoever is refused before its body is read hears why, however much it still sends.
+#[test]
+fn a_refusal_arrives_while_the_body_is_still_sent() {
+    let till = Till::open();
+    let stranger = Client::new(&till.gateway.admin_url, "nobodys-token-0123456789abcdef0123456789abcdef");
+    // More than the buffers of two sockets take.
+    let module = vec![0; 30 << 20];
+    for _ in 0..5 {
+        let answer = stranger.request("PUT", "/v1/policies/p/module").body(module.clone()).send();
+        refusal(&answer, 401, "unauthenticated");
+    }
+}
+
 #[test]
 fn every_door_gives_its_place_back() {
     let till = Till::open_with(|config| config.set(&["limits", "calls-per-agent"], 1));

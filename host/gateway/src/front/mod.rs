@@ -7,6 +7,7 @@ mod agent;
 mod books;
 mod directory;
 mod inbox;
+mod linger;
 pub(crate) mod mcp;
 mod metrics;
 mod openapi;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{CONNECTION, HeaderValue};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 
+use super::linger::{Lingering, Lingers};
 use super::tls::{Certificate, Terminator};
 use super::{Admin, Answer, admin, agent, proxy, refuse};
 use crate::problem::{Code, Problem};
@@ -152,8 +153,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let next = proxy::Next::default();
+    let lingers = Lingers::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let (door, next) = (door.clone(), next.clone());
+        // A `CONNECT` has none, so what becomes a tunnel closes at once.
+        lingers.set(!request.body().is_end_stream());
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
@@ -163,7 +167,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Lingering::new(stream, lingers.clone())), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
