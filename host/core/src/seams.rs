@@ -85,9 +85,6 @@ pub trait Signer: Send + Sync {
 /// A way to pay: reads offers, builds what is signed, reads receipts. It never decides, knows no
 /// clock and keeps nothing.
 pub trait Rail: Send + Sync {
-    /// Such as `x402`.
-    fn name(&self) -> &'static str;
-
     /// Whether [`Rail::offers`] needs the body of a 402 with these headers (names in lower case).
     fn needs_body(&self, headers: &[(String, Vec<u8>)]) -> bool;
 
@@ -97,8 +94,8 @@ pub trait Rail: Send + Sync {
     /// When it asks for nothing this rail can pay; all of them are `unpayable-offer` to an agent.
     fn offers(&self, challenge: &Challenge<'_>, payer: Address) -> Result<Offers, RailError>;
 
-    /// Builds the exact payload to hold and sign. `nonce` must be 32 fresh random bytes; the same
-    /// arguments give the same payload.
+    /// Builds the exact payload to hold and sign. `nonce` must be 32 fresh random bytes, and is used unless the offer
+    /// fixes another; the same arguments give the same payload.
     ///
     /// # Errors
     /// When the payload could not be settled, or not under the asset table as it now is.

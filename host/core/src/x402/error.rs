@@ -4,15 +4,33 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::time::Timestamp;
+
 /// An offer that was understood and left aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// Its place in `accepts`.
+    /// `x402` or `mpp`.
+    pub rail: &'static str,
+    /// Its place among those of its rail.
     pub index: usize,
     /// Stable kebab-case.
     pub code: &'static str,
     /// Host-written, for people and agents.
     pub message: String,
+}
+
+impl Skipped {
+    /// What people call it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        place(self.rail, self.index)
+    }
+}
+
+/// What people call the offer `index` of a rail: MPP's are challenges.
+pub(super) fn place(rail: &str, index: usize) -> String {
+    let what = if rail == "mpp" { "challenge" } else { "offer" };
+    format!("{what} {index}")
 }
 
 /// Why a rail could not go on. Nothing has been signed.
@@ -52,6 +70,13 @@ pub enum RailError {
         /// Seconds that are needed.
         least: u32,
     },
+    /// The challenge has ended, or ends too soon to be settled.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// Seconds that are needed.
+        least: u32,
+    },
     /// The payment header would be larger than servers accept.
     HeaderTooLarge {
         /// Its size.
@@ -74,6 +99,7 @@ impl RailError {
             Self::NothingPayable(_) => "nothing-payable",
             Self::AssetChanged => "asset-changed",
             Self::ValidityTooShort { .. } => "validity-too-short",
+            Self::Ended { .. } => "challenge-expired",
             Self::HeaderTooLarge { .. } => "payment-header-too-large",
         }
     }
@@ -86,7 +112,7 @@ impl RailError {
 impl fmt::Display for RailError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotThisRail(why) => write!(f, "the seller's 402 holds no x402 offer: {why}"),
+            Self::NotThisRail(why) => write!(f, "the seller's 402 holds no offer that can be read: {why}"),
             Self::Version => {
                 f.write_str("x402Version: expected the number 2, or 1; the seller speaks a newer or broken x402")
             }
@@ -101,7 +127,8 @@ impl fmt::Display for RailError {
             Self::NothingPayable(skipped) => {
                 f.write_str("none of the seller's offers can be paid")?;
                 for (offer, separator) in skipped.iter().zip(std::iter::once(": ").chain(std::iter::repeat("; "))) {
-                    write!(f, "{separator}accepts[{}] {}", offer.index, offer.message)?;
+                    let list = if offer.rail == "mpp" { "challenges" } else { "accepts" };
+                    write!(f, "{separator}{list}[{}] {}", offer.index, offer.message)?;
                 }
                 Ok(())
             }
@@ -112,6 +139,10 @@ impl fmt::Display for RailError {
                 f,
                 "the payment could be redeemed for {seconds} s only and {least} s are needed; see \
                  maxTimeoutSeconds of the offer and max-validity-seconds of the mandate",
+            ),
+            Self::Ended { at, least } => write!(
+                f,
+                "the seller's challenge ends at {at}, and {least} s before that are needed; ask the seller for another",
             ),
             Self::HeaderTooLarge { bytes, most } => write!(
                 f,

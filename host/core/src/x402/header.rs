@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 /// The values of every header with one of these names, in order.
-pub(super) fn all<'h, 'n>(
+pub(crate) fn all<'h, 'n>(
     headers: &'h [(String, Vec<u8>)],
     names: &'n [&'static str],
 ) -> impl Iterator<Item = &'h [u8]> + use<'h, 'n> {
@@ -14,7 +14,7 @@ pub(super) fn all<'h, 'n>(
 
 /// The value of a header that may come once under one of its names. Two of them would let two
 /// readers see two prices.
-pub(super) fn only<'h>(
+pub(crate) fn only<'h>(
     headers: &'h [(String, Vec<u8>)],
     names: &[&'static str],
 ) -> Result<Option<&'h [u8]>, &'static str> {

@@ -7,7 +7,7 @@
 
 mod assets;
 mod error;
-mod header;
+pub(crate) mod header;
 mod offer;
 mod payment;
 mod receipt;
@@ -18,9 +18,10 @@ use std::sync::Arc;
 pub use assets::{Asset, AssetError, AssetTable, Eip712, Network, NetworkError, Quote};
 pub use error::{RailError, Skipped};
 pub use offer::{
-    Challenge, MAX_BODY_TERMS, MAX_CANDIDATES, MAX_HEADER_TERMS, MAX_OFFERS, Offer, Offers, Priced, Version,
+    Challenge, MAX_BODY_TERMS, MAX_CANDIDATES, MAX_HEADER_TERMS, MAX_OFFERS, Offer, Offers, Priced, Protocol, Version,
     candidates, needs_body,
 };
+pub(crate) use offer::{MAX_IDENTIFIER, MAX_TIMEOUT, Node, payee_problem};
 pub use payment::{Authorization, MAX_PAYMENT_HEADER, MIN_VALIDITY_SECONDS, PaymentHeader};
 pub use receipt::Receipt;
 
@@ -45,10 +46,6 @@ impl X402 {
 }
 
 impl Rail for X402 {
-    fn name(&self) -> &'static str {
-        "x402"
-    }
-
     fn needs_body(&self, headers: &[(String, Vec<u8>)]) -> bool {
         needs_body(headers)
     }

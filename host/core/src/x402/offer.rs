@@ -9,7 +9,9 @@ use super::{MIN_VALIDITY_SECONDS, header, text};
 use crate::evm::Address;
 use crate::json::{Fault, Json};
 use crate::money::{Atomic, Micros};
+use crate::mpp;
 use crate::spend::Commitment;
+use crate::time::Timestamp;
 
 /// Where version 2 puts its terms.
 pub(super) const REQUIRED: &str = "payment-required";
@@ -22,8 +24,8 @@ pub const MAX_OFFERS: usize = 32;
 /// Most offers that are decided on.
 pub const MAX_CANDIDATES: usize = 4;
 
-const MAX_TIMEOUT: u32 = 1 << 31;
-const MAX_IDENTIFIER: usize = 128;
+pub(crate) const MAX_TIMEOUT: u32 = 1 << 31;
+pub(crate) const MAX_IDENTIFIER: usize = 128;
 const MAX_RESOURCE_URL: usize = 2048;
 
 /// A 402, as far as rails look at it.
@@ -33,6 +35,8 @@ pub struct Challenge<'a> {
     pub headers: &'a [(String, Vec<u8>)],
     /// Only needed when [`needs_body`] says so.
     pub body: Option<&'a [u8]>,
+    /// SHA-256 of the body that was sent and will be sent again, if there is one.
+    pub request_sha256: Option<[u8; 32]>,
 }
 
 /// Whether the terms can only be in the body. It is never read otherwise.
@@ -71,14 +75,24 @@ impl TryFrom<u8> for Version {
     }
 }
 
+/// The protocol an offer is made in, which is the one it is paid in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// x402, in this version.
+    X402(Version),
+    /// The Machine Payments Protocol, by this challenge.
+    Mpp(Box<mpp::Challenge>),
+}
+
 /// One offer that could be paid: in a scheme, on a network and in an asset that we know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// The version it was made in.
-    pub version: Version,
-    /// Its place in `accepts`.
+    /// What it was made in.
+    pub protocol: Protocol,
+    /// Its place in `accepts`, or among the challenges.
     pub index: usize,
-    /// `exact`.
+    /// `exact`, or MPP's `charge`.
     pub scheme: String,
     /// The chain.
     pub network: Network,
@@ -92,7 +106,7 @@ pub struct Offer {
     pub pay_to: Address,
     /// How long the seller wants the signature to be redeemable.
     pub max_timeout_seconds: u32,
-    /// The offer's exact JSON; version 2 echoes it.
+    /// The offer's exact JSON; x402's version 2 echoes it. Of MPP, what the challenge's `request` says.
     pub raw: String,
     /// The exact JSON of `resource`, to be echoed.
     pub resource: Option<String>,
@@ -117,21 +131,48 @@ impl Offer {
         Commitment::Fixed
     }
 
-    /// How long a signature would stay redeemable: the shorter of the seller's wish and ours.
+    /// `x402` or `mpp`.
+    #[must_use]
+    pub const fn rail(&self) -> &'static str {
+        match self.protocol {
+            Protocol::X402(_) => "x402",
+            Protocol::Mpp(_) => "mpp",
+        }
+    }
+
+    /// What people call it among the offers of its 402.
+    #[must_use]
+    pub fn place(&self) -> String {
+        super::error::place(self.rail(), self.index)
+    }
+
+    /// How long a signature made `now` would stay redeemable: the shorter of the seller's wish and ours, and never
+    /// longer than the challenge it answers.
     ///
     /// # Errors
-    /// [`RailError::ValidityTooShort`] when that is not enough to be settled.
-    pub fn valid_for_seconds(&self, max_validity_seconds: u32) -> Result<u32, RailError> {
-        let seconds = self.max_timeout_seconds.min(max_validity_seconds);
-        if seconds < MIN_VALIDITY_SECONDS {
-            let least = MIN_VALIDITY_SECONDS;
+    /// [`RailError::ValidityTooShort`] or [`RailError::Ended`] when that is not enough to be settled.
+    pub fn valid_for_seconds(&self, max_validity_seconds: u32, now: Timestamp) -> Result<u32, RailError> {
+        let least = MIN_VALIDITY_SECONDS;
+        let mut seconds = self.max_timeout_seconds.min(max_validity_seconds);
+        if let Protocol::Mpp(challenge) = &self.protocol
+            && let Some(at) = challenge.ends()
+        {
+            // Whole seconds on both sides, as the chain counts.
+            let left = u32::try_from(at.as_secs().saturating_sub(now.as_secs())).unwrap_or(u32::MAX);
+            if left < least {
+                return Err(RailError::Ended { at, least });
+            }
+            seconds = seconds.min(left);
+        }
+        if seconds < least {
             return Err(RailError::ValidityTooShort { seconds, least });
         }
         Ok(seconds)
     }
 
-    /// SHA-256 over everything that decides what is signed and sent. Every field is prefixed with
-    /// its length, so that no two offers share the bytes that are hashed.
+    /// SHA-256 over everything that decides what is signed and sent, but for what names one challenge of many for the
+    /// same thing: its id, its end and the seller's own note. Every field is prefixed with its length, so that no two
+    /// offers share the bytes that are hashed.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
@@ -141,7 +182,13 @@ impl Offer {
             hasher.update(bytes);
         };
         add(b"countersign x402 offer 1");
-        add(&[u8::from(self.version)]);
+        match &self.protocol {
+            Protocol::X402(version) => add(&[u8::from(*version)]),
+            Protocol::Mpp(challenge) => {
+                add(&[0]);
+                add(challenge.realm.as_bytes());
+            }
+        }
         add(self.scheme.as_bytes());
         add(self.network_name.as_bytes());
         add(&self.network.chain_id().to_be_bytes());
@@ -366,7 +413,7 @@ struct Reader<'t> {
 impl Reader<'_> {
     /// An offer to pay, or the reason to leave it aside; malformed ones end the reading.
     fn offer(&self, index: usize, node: &Node<'_, '_>) -> Result<Result<Offer, Skipped>, RailError> {
-        let skip = |code, message: String| Ok(Err(Skipped { index, code, message }));
+        let skip = |code, message: String| Ok(Err(Skipped { rail: "x402", index, code, message }));
         if !node.json.is_object() {
             return Err(node.bad("expected an object"));
         }
@@ -416,13 +463,15 @@ impl Reader<'_> {
             let message = format!("gives {} another EIP-712 name or version than its contract has", asset.id);
             return skip("eip712-mismatch", message);
         }
-        self.check_payee(node, pay_to, address)?;
+        if let Some(why) = payee_problem(pay_to, address, self.payer) {
+            return Err(RailError::PayeeForbidden { path: node.at("payTo"), why });
+        }
         if asset.value(amount).is_err() {
             let message = "costs more than a ledger entry can hold".to_owned();
             return skip("amount-above-maximum", message);
         }
         Ok(Ok(Offer {
-            version: self.version,
+            protocol: Protocol::X402(self.version),
             index,
             scheme: scheme.to_owned(),
             network,
@@ -474,60 +523,64 @@ impl Reader<'_> {
             RailError::malformed(node.at(key), problem)
         })
     }
+}
 
-    fn check_payee(&self, node: &Node<'_, '_>, pay_to: Address, asset: Address) -> Result<(), RailError> {
-        let why = if pay_to.is_zero() {
-            "the zero address is nobody's"
-        } else if pay_to == asset {
-            "the payee is the token's own contract"
-        } else if pay_to == self.payer {
-            PAYEE_IS_PAYER
-        } else {
-            return Ok(());
-        };
-        let path = node.at("payTo");
-        Err(RailError::PayeeForbidden { path, why })
+/// Why nobody can mean to pay this payee.
+pub(crate) fn payee_problem(pay_to: Address, asset: Address, payer: Address) -> Option<&'static str> {
+    if pay_to.is_zero() {
+        Some("the zero address is nobody's")
+    } else if pay_to == asset {
+        Some("the payee is the token's own contract")
+    } else if pay_to == payer {
+        Some(PAYEE_IS_PAYER)
+    } else {
+        None
     }
 }
 
 pub(super) const PAYEE_IS_PAYER: &str = "the payee is the paying wallet itself";
 
 /// A value and where it was found.
-struct Node<'j, 'a> {
-    json: &'j Json<'a>,
+pub(crate) struct Node<'j, 'a> {
+    /// The value.
+    pub(crate) json: &'j Json<'a>,
     path: String,
 }
 
 impl<'j, 'a> Node<'j, 'a> {
-    fn at(&self, key: &str) -> String {
+    pub(crate) const fn new(json: &'j Json<'a>, path: String) -> Self {
+        Self { json, path }
+    }
+
+    pub(crate) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn bad(&self, problem: impl Into<String>) -> RailError {
+    pub(crate) fn bad(&self, problem: impl Into<String>) -> RailError {
         RailError::malformed(self.path.clone(), problem)
     }
 
     /// A member that is there and not null.
-    fn member(&self, key: &str) -> Option<Node<'j, 'a>> {
+    pub(crate) fn member(&self, key: &str) -> Option<Node<'j, 'a>> {
         let json = self.json.get(key)?;
         Some(Node { json, path: self.at(key) })
     }
 
-    fn object(&self, key: &str) -> Result<Option<Node<'j, 'a>>, RailError> {
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Node<'j, 'a>>, RailError> {
         match self.member(key) {
             Some(node) if !node.json.is_object() => Err(node.bad("expected an object")),
             node => Ok(node),
         }
     }
 
-    fn items(&self) -> Result<Vec<Node<'j, 'a>>, RailError> {
+    pub(crate) fn items(&self) -> Result<Vec<Node<'j, 'a>>, RailError> {
         let items = self.json.as_array().ok_or_else(|| self.bad("expected a list"))?;
         let nodes =
             items.iter().enumerate().map(|(index, json)| Node { json, path: format!("{}[{index}]", self.path) });
         Ok(nodes.collect())
     }
 
-    fn text(&self, key: &str, max: usize) -> Result<Option<&'j str>, RailError> {
+    pub(crate) fn text(&self, key: &str, max: usize) -> Result<Option<&'j str>, RailError> {
         let Some(node) = self.member(key) else {
             return Ok(None);
         };
@@ -538,11 +591,11 @@ impl<'j, 'a> Node<'j, 'a> {
         }
     }
 
-    fn required_text(&self, key: &str, max: usize) -> Result<&'j str, RailError> {
+    pub(crate) fn required_text(&self, key: &str, max: usize) -> Result<&'j str, RailError> {
         self.text(key, max)?.ok_or_else(|| RailError::malformed(self.at(key), "missing; expected a string"))
     }
 
-    fn address(&self, key: &str) -> Result<Address, RailError> {
+    pub(crate) fn address(&self, key: &str) -> Result<Address, RailError> {
         let text = self.required_text(key, MAX_IDENTIFIER)?;
         text.parse().map_err(|e: crate::evm::EvmError| RailError::malformed(self.at(key), e.to_string()))
     }

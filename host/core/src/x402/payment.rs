@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::assets::AssetTable;
 use super::error::RailError;
 use super::header;
-use super::offer::{IDENTIFIER, MAX_HEADER_TERMS, Offer, PAYEE_IS_PAYER, Version};
+use super::offer::{IDENTIFIER, MAX_HEADER_TERMS, Offer, PAYEE_IS_PAYER, Protocol, Version};
 use crate::evm::{Address, Signature65, TransferWithAuthorization, hex32};
 use crate::id::PaymentId;
 use crate::json::Json;
@@ -41,7 +41,7 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    pub(super) fn build(
+    pub(crate) fn build(
         offer: &Offer,
         assets: &AssetTable,
         (from, payment, nonce): (Address, PaymentId, [u8; 32]),
@@ -53,13 +53,12 @@ impl Authorization {
             return Err(RailError::AssetChanged);
         }
         if offer.pay_to == from {
-            let path = format!("accepts[{}].payTo", offer.index);
-            return Err(RailError::PayeeForbidden { path, why: PAYEE_IS_PAYER });
+            return Err(RailError::PayeeForbidden { path: offer.place(), why: PAYEE_IS_PAYER });
         }
-        let validity = offer.valid_for_seconds(max_validity_seconds)?;
-        let valid_after = match offer.version {
-            Version::V1 => now.as_secs().saturating_sub(V1_BACKDATE_SECONDS),
-            Version::V2 => 0,
+        let validity = offer.valid_for_seconds(max_validity_seconds, now)?;
+        let valid_after = match offer.protocol {
+            Protocol::X402(Version::V1) => now.as_secs().saturating_sub(V1_BACKDATE_SECONDS),
+            Protocol::X402(Version::V2) | Protocol::Mpp(_) => 0,
         };
         Ok(Self {
             offer: offer.clone(),
@@ -118,6 +117,14 @@ impl fmt::Debug for PaymentHeader {
     }
 }
 
+/// The version an offer was made in.
+pub(super) fn version_of(offer: &Offer) -> Result<Version, RailError> {
+    match offer.protocol {
+        Protocol::X402(version) => Ok(version),
+        Protocol::Mpp(_) => Err(RailError::NotThisRail("the offer is one of MPP")),
+    }
+}
+
 /// The payment as a header.
 pub(super) fn present(authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError> {
     // Base64 makes four bytes of three.
@@ -126,7 +133,7 @@ pub(super) fn present(authorization: &Authorization, signature: &Signature65) ->
         let (bytes, most) = (value.len(), MAX_PAYMENT_HEADER);
         return Err(RailError::HeaderTooLarge { bytes, most });
     }
-    let name = match authorization.offer.version {
+    let name = match version_of(&authorization.offer)? {
         Version::V1 => "x-payment",
         Version::V2 => "payment-signature",
     };
@@ -141,7 +148,7 @@ pub(super) fn document(
 ) -> Result<String, RailError> {
     let offer = &authorization.offer;
     let payload = payload(authorization, signature);
-    match offer.version {
+    match version_of(offer)? {
         // Both words are from our own tables, so they need no escaping.
         Version::V1 => Ok(format!(
             r#"{{"x402Version":1,"scheme":"{}","network":"{}","payload":{payload}}}"#,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::offer::Version;
-use super::payment::Authorization;
+use super::payment::{Authorization, version_of};
 use super::{header, text};
 use crate::evm::{Address, hex32};
 use crate::json::Json;
@@ -46,9 +46,10 @@ struct Problem(&'static str, &'static str);
 
 pub(super) fn read(authorization: &Authorization, status: u16, headers: &[(String, Vec<u8>)]) -> Receipt {
     // Rust sellers answer version 1 payments under version 2's name.
-    let names: &[_] = match authorization.offer.version {
-        Version::V1 => &["x-payment-response", "payment-response"],
-        Version::V2 => &["payment-response"],
+    let names: &[_] = match version_of(&authorization.offer) {
+        Ok(Version::V1) => &["x-payment-response", "payment-response"],
+        Ok(Version::V2) => &["payment-response"],
+        Err(_) => return Receipt::Absent,
     };
     let receipt = match header::only(headers, names) {
         Ok(None) => return Receipt::Absent,

@@ -1,0 +1,75 @@
+//! From a signature to what pays.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::challenge::Challenge;
+use super::offer::CREDENTIAL;
+use crate::evm::{Signature65, hex32};
+use crate::json::canonical;
+use crate::x402::{Authorization, MAX_PAYMENT_HEADER, Offer, PaymentHeader, Protocol, RailError};
+
+const SCHEME: &str = "Payment ";
+
+/// The challenge that an offer answers.
+pub(super) fn challenge_of(offer: &Offer) -> Result<&Challenge, RailError> {
+    match &offer.protocol {
+        Protocol::Mpp(challenge) => Ok(challenge),
+        Protocol::X402(_) => Err(RailError::NotThisRail("the offer is one of x402")),
+    }
+}
+
+/// The credential as a header.
+pub(super) fn present(authorization: &Authorization, signature: &Signature65) -> Result<PaymentHeader, RailError> {
+    let value = encode(&document(authorization, signature)?);
+    if value.len() > MAX_PAYMENT_HEADER {
+        return Err(RailError::HeaderTooLarge { bytes: value.len(), most: MAX_PAYMENT_HEADER });
+    }
+    Ok(PaymentHeader { name: "authorization", value })
+}
+
+/// Whether the header will not be too large, which must be known before there is a signature.
+pub(super) fn fits(authorization: &Authorization) -> Result<(), RailError> {
+    let like_a_signature = "0".repeat(132);
+    let bytes = encode(&compose(authorization, &like_a_signature)?).len();
+    if bytes > MAX_PAYMENT_HEADER {
+        return Err(RailError::HeaderTooLarge { bytes, most: MAX_PAYMENT_HEADER });
+    }
+    Ok(())
+}
+
+/// The credential as one JSON object.
+pub(super) fn document(authorization: &Authorization, signature: &Signature65) -> Result<String, RailError> {
+    compose(authorization, &signature.to_string())
+}
+
+fn encode(credential: &str) -> String {
+    format!("{SCHEME}{}", URL_SAFE_NO_PAD.encode(credential))
+}
+
+/// RFC 8785's spelling: there are only strings and objects here, except for what a seller's own JSON holds over MCP.
+fn compose(authorization: &Authorization, signature: &str) -> Result<String, RailError> {
+    let challenge = challenge_of(&authorization.offer)?;
+    let malformed = || RailError::malformed("the stored challenge", "expected what was once read");
+    let mut echo = serde_json::to_value(challenge).map_err(|_| malformed())?;
+    if challenge.request.starts_with('{') {
+        let request: Value = serde_json::from_str(&challenge.request).map_err(|_| malformed())?;
+        *echo.get_mut("request").ok_or_else(malformed)? = request;
+    }
+    let network = authorization.offer.network;
+    Ok(canonical(&json!({
+        "challenge": echo,
+        "payload": {
+            "from": authorization.from.to_string(),
+            "nonce": hex32::print(&authorization.nonce),
+            "signature": signature,
+            "to": authorization.offer.pay_to.to_string(),
+            "type": CREDENTIAL,
+            "validAfter": authorization.valid_after.to_string(),
+            "validBefore": authorization.valid_before.to_string(),
+            "value": authorization.offer.amount.to_string(),
+        },
+        "source": format!("did:pkh:{network}:{}", authorization.from),
+    })))
+}
