@@ -8,8 +8,8 @@ use countersign_core::money::Atomic;
 use countersign_core::seams::Rail as _;
 use countersign_core::x402::text::hidden;
 use countersign_core::x402::{
-    Authorization, Challenge, MAX_CANDIDATES, MAX_OFFERS, MAX_PAYMENT_HEADER, Offer, Offers, RailError, Version,
-    candidates,
+    Authorization, Challenge, MAX_CANDIDATES, MAX_OFFERS, MAX_PAYMENT_HEADER, Offer, Offers, Protocol, RailError,
+    Version, candidates,
 };
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(crate) fn check(bytes: &[u8]) {
         b'b' => (Vec::new(), Some(rest), Some(rest.to_vec())),
         _ => (header(STANDARD.encode(rest).into_bytes()), None, Some(rest.to_vec())),
     };
-    match RAIL.offers(&Challenge { headers: &headers, body }, payer()) {
+    match RAIL.offers(&Challenge { headers: &headers, body, request_sha256: None }, payer()) {
         Ok(offers) => accepted(&offers, terms, body.is_some()),
         Err(error) => refused(&error),
     }
@@ -50,7 +50,10 @@ fn accepted(offers: &Offers, terms: Option<Vec<u8>>, from_body: bool) {
     assert!((1..=MAX_OFFERS).contains(&(offers.offers.len() + offers.skipped.len())));
     assert!(offers.error.as_ref().is_none_or(|e| !e.contains(hidden) && e.chars().count() <= 257));
     for offer in &offers.offers {
-        assert!(!from_body || offer.version == Version::V1, "terms of version 2 were taken from a body");
+        assert!(
+            !from_body || offer.protocol == Protocol::X402(Version::V1),
+            "terms of version 2 were taken from a body"
+        );
         ours(offer);
         if let Some(terms) = &terms {
             theirs(offer, terms);
@@ -84,7 +87,7 @@ fn ours(offer: &Offer) {
 /// What another reader of JSON finds in the same bytes.
 fn theirs(offer: &Offer, terms: &Value) {
     let said = &terms["accepts"][offer.index];
-    let key = if offer.version == Version::V1 { "maxAmountRequired" } else { "amount" };
+    let key = if offer.protocol == Protocol::X402(Version::V1) { "maxAmountRequired" } else { "amount" };
     assert_eq!(said[key], offer.amount.to_string());
     assert_eq!(said["network"], offer.network_name.as_str());
     for (key, ours) in [("asset", offer.asset.address), ("payTo", offer.pay_to)] {
@@ -113,7 +116,7 @@ fn authorized(authorization: &Authorization) {
     let bytes = STANDARD.decode(&header.value).unwrap();
     let sent = Json::parse(&bytes, bytes.len()).expect("what is sent is strict JSON");
     let offer = &authorization.offer;
-    if offer.version == Version::V2 {
+    if offer.protocol == Protocol::X402(Version::V2) {
         assert_eq!(sent.get("accepted").map(|a| a.raw), Some(offer.raw.as_str()));
     }
     let text = |key: &str| sent.get("payload")?.get("authorization")?.get(key)?.as_str().map(str::to_owned);

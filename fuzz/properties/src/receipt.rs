@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_core::money::Atomic;
 use countersign_core::seams::Rail as _;
 use countersign_core::x402::text::hidden;
-use countersign_core::x402::{Authorization, Challenge, Receipt, Version};
+use countersign_core::x402::{Authorization, Challenge, Protocol, Receipt, Version};
 use std::sync::LazyLock;
 
 use crate::rail::{NONCE, NOW, RAIL, VALIDITY, payer, payment};
@@ -24,7 +24,8 @@ static PAYMENTS: LazyLock<[Authorization; 2]> = LazyLock::new(|| {
         );
         let value = STANDARD.encode(terms).into_bytes();
         let headers = [("payment-required".to_owned(), value)];
-        let offers = RAIL.offers(&Challenge { headers: &headers, body: None }, payer()).unwrap().offers;
+        let offers =
+            RAIL.offers(&Challenge { headers: &headers, body: None, request_sha256: None }, payer()).unwrap().offers;
         RAIL.authorize(&offers[0], payer(), payment(), NONCE, NOW, VALIDITY).unwrap()
     })
 });
@@ -35,8 +36,8 @@ pub(crate) fn check(bytes: &[u8]) {
     let (first, rest) = way(bytes);
     let authorization = &PAYMENTS[usize::from(first & 1)];
     let status = if first & 2 == 0 { 200 } else { 402 };
-    let name = match authorization.offer.version {
-        Version::V1 if first & 4 != 0 => "x-payment-response",
+    let name = match authorization.offer.protocol {
+        Protocol::X402(Version::V1) if first & 4 != 0 => "x-payment-response",
         _ => "payment-response",
     };
     let raw = first & 8 != 0;

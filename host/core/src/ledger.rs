@@ -277,6 +277,8 @@ pub enum Refusal {
     Live(PaymentId),
     /// The approval is not (or no longer) one that can be used.
     Approval,
+    /// This payer has signed for this nonce already, as this payment; whatever became of that, it is used once.
+    Nonce(PaymentId),
 }
 
 /// A threshold was reached for the first time in its window.

@@ -85,7 +85,7 @@ impl Exchange {
     fn offers(&self) -> Vec<Offer> {
         let rail = rail();
         let body = rail.needs_body(&self.unpaid).then_some(self.body.as_bytes());
-        let challenge = Challenge { headers: &self.unpaid, body };
+        let challenge = Challenge { headers: &self.unpaid, body, request_sha256: None };
         rail.offers(&challenge, self.payer()).unwrap().offers
     }
 
@@ -170,7 +170,7 @@ fn a_demanded_identifier_is_our_payment_id() {
 fn the_cheapest_offer_comes_first() {
     let exchange = Exchange::read(include_str!("../fixtures/express-v2-multi.json"));
     let rail = rail();
-    let challenge = Challenge { headers: &exchange.unpaid, body: None };
+    let challenge = Challenge { headers: &exchange.unpaid, body: None, request_sha256: None };
     let offers = rail.offers(&challenge, exchange.payer()).unwrap();
     assert_eq!(offers.error.as_deref(), Some("Payment required"));
     let skipped: Vec<_> = offers.skipped.iter().map(|s| (s.index, s.code)).collect();

@@ -13,8 +13,8 @@ use countersign_core::seams::Rail;
 use countersign_core::spend::Commitment;
 use countersign_core::time::Timestamp;
 use countersign_core::x402::{
-    Asset, AssetTable, Authorization, Challenge, Eip712, MAX_PAYMENT_HEADER, Network, Offer, Offers, RailError,
-    Receipt, Version, X402, candidates,
+    Asset, AssetTable, Authorization, Challenge, Eip712, MAX_PAYMENT_HEADER, Network, Offer, Offers, Protocol,
+    RailError, Receipt, Version, X402, candidates,
 };
 use proptest::prelude::*;
 
@@ -67,7 +67,7 @@ fn terms_v1(offers: &str) -> String {
 
 fn read_headers(headers: &Headers, body: Option<&str>) -> Result<Offers, RailError> {
     let body = body.map(str::as_bytes);
-    rail().offers(&Challenge { headers, body }, payer())
+    rail().offers(&Challenge { headers, body, request_sha256: None }, payer())
 }
 
 fn read(json: &str) -> Result<Offers, RailError> {
@@ -190,7 +190,11 @@ fn large_amounts_are_exact_or_not_paid() {
     let wide = X402::new(Arc::new(AssetTable::empty().with_override(asset).unwrap()));
     for (amount, micros) in [("9007199254740993", 9_008), ("18446744073709551617", 18_446_745)] {
         let headers = header("payment-required", STANDARD.encode(terms(&altered(r#""1000""#, &format!("{amount:?}")))));
-        let offer = wide.offers(&Challenge { headers: &headers, body: None }, payer()).unwrap().offers.remove(0);
+        let offer = wide
+            .offers(&Challenge { headers: &headers, body: None, request_sha256: None }, payer())
+            .unwrap()
+            .offers
+            .remove(0);
         assert_eq!(offer.asset.value(offer.amount).unwrap(), Micros::new(micros).unwrap(), "rounded up");
         let at = Timestamp::from_secs(1_800_000_000);
         let authorization = wide.authorize(&offer, payer(), payment(), [5; 32], at, 300).unwrap();
@@ -401,7 +405,7 @@ fn a_body_is_read_only_without_the_header_and_only_as_version_1() {
 
     let offers = read_body(&terms_v1(OFFER_V1)).unwrap();
     assert_eq!(offers.error.as_deref(), Some("pay"));
-    assert_eq!(offers.offers.first().map(|o| o.version), Some(Version::V1));
+    assert_eq!(offers.offers.first().map(|o| o.protocol.clone()), Some(Protocol::X402(Version::V1)));
     assert!(read(&terms_v1(OFFER_V1)).is_ok(), "version 1 inside the header is understood");
     let both = read_headers(
         &header("payment-required", STANDARD.encode(terms(OFFER))),
@@ -499,7 +503,7 @@ fn every_part_of_an_offer_is_in_its_digest() {
     let first = good().digest();
     assert_eq!(good().digest(), first);
     let changes: [fn(&mut Offer); 11] = [
-        |o| o.version = Version::V1,
+        |o| o.protocol = Protocol::X402(Version::V1),
         |o| o.scheme.push('x'),
         |o| o.network_name.push('x'),
         |o| o.network = Network::new(1).unwrap(),
@@ -540,7 +544,7 @@ fn candidates_are_few_cheap_and_stable() {
     let three = altered(r#""1000""#, r#""3000""#);
     let json = terms(&[dear.as_str(), &three, &usd18, &three, OFFER, &three].join(","));
     let headers = header("payment-required", STANDARD.encode(json));
-    let offers = rail.offers(&Challenge { headers: &headers, body: None }, payer()).unwrap();
+    let offers = rail.offers(&Challenge { headers: &headers, body: None, request_sha256: None }, payer()).unwrap();
     let order: Vec<_> = candidates(offers.offers).iter().map(|p| (p.offer.index, p.value.get())).collect();
     assert_eq!(order, [(4, 1000), (2, 2000), (1, 3000), (3, 3000)]);
 }
@@ -703,7 +707,7 @@ proptest! {
         let encoded = header("payment-required", STANDARD.encode(&bytes));
         let empty = Headers::new();
         for headers in [&raw, &encoded, &empty] {
-            let challenge = Challenge { headers, body: Some(&bytes) };
+            let challenge = Challenge { headers, body: Some(&bytes), request_sha256: None };
             prop_assert!(rail().offers(&challenge, payer()).is_err());
         }
         let authorization = authorize(&good(), 300).unwrap();

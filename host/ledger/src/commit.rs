@@ -167,6 +167,9 @@ fn decide(conn: &Connection, epoch: u64, p: &Prepared) -> Outcome<Committed> {
         None => None,
     };
     granted!(within_caps(conn, c));
+    if let Grant::Sign(a) = &c.grant {
+        granted!(unused(conn, c, a));
+    }
     let mut moves = Moves::default();
     if resumed.is_some() {
         tallies::forget(conn, c.payment)?;
@@ -301,6 +304,15 @@ fn within_caps(conn: &Connection, c: &Commit) -> Outcome<()> {
         }
     }
     Ok(Ok(()))
+}
+
+/// That no payment of this payer has this nonce, on whichever network and in whichever asset. A challenge decides the
+/// nonce of what is signed for it, and a seller may show the same one twice.
+fn unused(conn: &Connection, c: &Commit, a: &Authorization) -> Outcome<()> {
+    let sql = "SELECT id FROM payment WHERE payer=?1 AND nonce=?2 AND id<>?3";
+    let params = (a.from.as_bytes(), a.nonce, c.payment.as_bytes());
+    let used = one(conn, sql, params, |r| r.get(0).map(PaymentId::from_bytes))?;
+    Ok(used.map_or(Ok(()), |payment| Err(Refusal::Nonce(payment))))
 }
 
 fn open_reviews(conn: &Connection, c: &Commit) -> Answer<u32> {

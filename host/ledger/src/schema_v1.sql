@@ -75,7 +75,7 @@ CREATE TABLE payment(
 ) STRICT;
 CREATE UNIQUE INDEX payment_attempt ON payment(workspace,agent,purchase,attempt);
 CREATE UNIQUE INDEX payment_live ON payment(workspace,agent,purchase) WHERE state NOT IN (1,8);
-CREATE UNIQUE INDEX payment_nonce ON payment(network,asset,payer,nonce) WHERE nonce IS NOT NULL;
+CREATE UNIQUE INDEX payment_nonce ON payment(payer,nonce) WHERE nonce IS NOT NULL;
 CREATE INDEX payment_owner ON payment(workspace,agent,state,id);
 CREATE INDEX payment_state ON payment(state,id);
 CREATE INDEX payment_session ON payment(session,id) WHERE session IS NOT NULL;

@@ -15,7 +15,7 @@ use countersign_core::ledger::Fut;
 use countersign_core::money::Atomic;
 use countersign_core::seams::{Clock, ClockError};
 use countersign_core::time::Timestamp;
-use countersign_core::x402::{AssetTable, Authorization, Network, Offer, Version};
+use countersign_core::x402::{AssetTable, Authorization, Network, Offer, Protocol, Version};
 use k256::ecdsa::SigningKey;
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
@@ -131,7 +131,7 @@ fn network() -> Network {
 fn authorization(nonce: u8, valid_before: u64) -> Authorization {
     let asset = AssetTable::builtin().get(network(), USDC.parse().unwrap()).unwrap().clone();
     let offer = Offer {
-        version: Version::V2,
+        protocol: Protocol::X402(Version::V2),
         index: 0,
         scheme: "exact".to_owned(),
         network: network(),

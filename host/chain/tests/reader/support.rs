@@ -10,7 +10,7 @@ use countersign_core::evm::{Address, TransferWithAuthorization};
 use countersign_core::id::PaymentId;
 use countersign_core::money::Atomic;
 use countersign_core::time::Timestamp;
-use countersign_core::x402::{AssetTable, Authorization, Network, Offer, Version};
+use countersign_core::x402::{AssetTable, Authorization, Network, Offer, Protocol, Version};
 
 pub(crate) const PAYER: Address = Address::new([0xa1; 20]);
 pub(crate) const SELLER: Address = Address::new([0x5e; 20]);
@@ -53,7 +53,7 @@ pub(crate) fn reader_with(nodes: &[Arc<FakeNode>], finality: Finality, floor: Op
 /// An authorization of 1,000 atomic units to the seller, made when the chain begins.
 pub(crate) fn authorization(number: u8, valid_for: u64) -> Authorization {
     let offer = Offer {
-        version: Version::V2,
+        protocol: Protocol::X402(Version::V2),
         index: 0,
         scheme: "exact".to_owned(),
         network: network(),

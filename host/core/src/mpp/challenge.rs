@@ -90,7 +90,8 @@ pub(super) fn read(headers: &[(String, Vec<u8>)]) -> Result<Vec<Challenge>, Rail
     }
     let mut challenges = Vec::new();
     for field in ours {
-        let said = Reader { bytes: field, at: 0 }.challenges().map_err(|problem| RailError::malformed(PLACE, problem))?;
+        let said =
+            Reader { bytes: field, at: 0 }.challenges().map_err(|problem| RailError::malformed(PLACE, problem))?;
         for (scheme, parameters) in said {
             if scheme.eq_ignore_ascii_case(SCHEME) {
                 challenges.push(of_parameters(challenges.len(), parameters)?);
@@ -146,8 +147,7 @@ pub(super) fn place(index: usize) -> String {
     format!("challenges[{index}]")
 }
 
-const KNOWN: [&str; 9] =
-    ["id", "realm", "method", "intent", "request", "expires", "digest", "description", "opaque"];
+const KNOWN: [&str; 9] = ["id", "realm", "method", "intent", "request", "expires", "digest", "description", "opaque"];
 
 fn of_parameters(index: usize, mut parameters: BTreeMap<String, Parameter>) -> Result<Challenge, RailError> {
     let mut take = |name: &'static str| -> Result<Option<String>, RailError> {

@@ -10,8 +10,8 @@ use crate::json::Json;
 use crate::money::Atomic;
 use crate::time::Timestamp;
 use crate::x402::{
-    AssetTable, MAX_IDENTIFIER, MAX_TIMEOUT, Network, Node, Offer, Offers, Protocol, RailError, Skipped,
-    payee_problem, text,
+    AssetTable, MAX_IDENTIFIER, MAX_TIMEOUT, Network, Node, Offer, Offers, Protocol, RailError, Skipped, payee_problem,
+    text,
 };
 
 /// The one method and intent that are paid, and what pays them.

@@ -22,9 +22,7 @@ pub(super) fn read(authorization: &Authorization, status: u16, headers: &[(Strin
     let receipt = match header::only(headers, NAMES) {
         Ok(None) => return Receipt::Absent,
         Ok(Some(value)) if value.len() > MAX_RECEIPT => Err(malformed("larger than is accepted")),
-        Ok(Some(value)) => {
-            URL_SAFE_NO_PAD.decode(value).map_err(|_| malformed("expected base64url without padding"))
-        }
+        Ok(Some(value)) => URL_SAFE_NO_PAD.decode(value).map_err(|_| malformed("expected base64url without padding")),
         Err(message) => Err(malformed(message)),
     };
     judged(receipt.and_then(|bytes| judge(authorization, status, &bytes)))
@@ -71,6 +69,7 @@ fn judge(authorization: &Authorization, status: u16, bytes: &[u8]) -> Result<Rec
         return Err(Problem("receipt-network", "chainId: expected the one that was paid on"));
     }
     let hash = required("reference").and_then(hex32::parse).filter(|hash| *hash != [0; 32]);
-    let hash = hash.ok_or(Problem("receipt-transaction", "reference: expected `0x` and 64 hex digits, not all zero"))?;
+    let hash =
+        hash.ok_or(Problem("receipt-transaction", "reference: expected `0x` and 64 hex digits, not all zero"))?;
     Ok(Receipt::Valid { transaction: hex32::print(&hash), payer: None, amount: None })
 }

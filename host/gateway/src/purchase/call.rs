@@ -11,7 +11,7 @@ use countersign_core::ledger::Fingerprint;
 use countersign_core::money::Micros;
 use countersign_core::spend::Attribute;
 use countersign_core::web::{self, Target, forbidden_request_header, is_payment_authorization};
-use countersign_core::x402::{Offer, text};
+use countersign_core::x402::{Offer, Protocol, text};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
@@ -225,6 +225,21 @@ impl Call {
             Some(elsewhere) => elsewhere.body_sha256,
             None => (!self.body.is_empty()).then(|| Sha256::digest(&self.body).into()),
         }
+    }
+
+    /// Why this call cannot carry the payment for an offer, which may well be payable otherwise.
+    #[must_use]
+    pub fn cannot_carry(&self, offer: &Offer) -> Option<&'static str> {
+        if matches!(offer.protocol, Protocol::X402(_)) || self.tool.is_some() {
+            return None;
+        }
+        if self.elsewhere.is_some() {
+            return Some("MPP is paid by the gateway's own call only; buy it with POST /v1/fetch");
+        }
+        self.headers.iter().any(|(name, _)| name == http::header::AUTHORIZATION).then_some(
+            "MPP is paid in the `Authorization` header, where the call has a credential of its own; call without it, \
+             or ask the seller to take x402",
+        )
     }
 
     /// Whether the host itself sees what the seller offers, rather than take the agent's word.

@@ -18,7 +18,7 @@ use countersign_core::verdict::{
 };
 use countersign_core::web::Target;
 use countersign_core::whatif::Outcome;
-use countersign_core::x402::{Authorization, Offer, Priced, candidates, text};
+use countersign_core::x402::{Authorization, Offer, Priced, RailError, candidates, text};
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, info_span};
 
@@ -128,25 +128,37 @@ impl Purchase {
         let wallet = self.snapshot.config.wallets.get(&mandate.wallet);
         let networks = wallet.map(|w| &w.networks);
         let mut skipped: Vec<String> =
-            visit.offers.skipped.iter().map(|s| format!("offer {}: {}", s.index, s.message)).collect();
+            visit.offers.skipped.iter().map(|s| format!("{}: {}", s.place(), s.message)).collect();
         let mut payable = Vec::new();
         for priced in candidates(visit.offers.offers.clone()) {
             let offer = &priced.offer;
             if !networks.is_some_and(|n| n.contains(&offer.network)) {
                 skipped.push(format!(
-                    "offer {}: wallet `{}` does not sign for {}",
-                    offer.index, mandate.wallet, offer.network
+                    "{}: wallet `{}` does not sign for {}",
+                    offer.place(),
+                    mandate.wallet,
+                    offer.network
                 ));
             } else if let Some(quote) = offer.asset.quote.filter(|quote| quote.is_stale(now)) {
                 skipped.push(format!(
-                    "offer {}: the price of asset `{}` is of {} and believed for {} s only; the operator must renew it",
-                    offer.index, offer.asset.id, quote.as_of, quote.max_age
+                    "{}: the price of asset `{}` is of {} and believed for {} s only; the operator must renew it",
+                    offer.place(),
+                    offer.asset.id,
+                    quote.as_of,
+                    quote.max_age
                 ));
             } else if !mandate.commitments.contains(&offer.commitment()) {
                 skipped.push(format!(
-                    "offer {}: mandate `{}` does not allow this kind of commitment",
-                    offer.index, mandate.name
+                    "{}: mandate `{}` does not allow this kind of commitment",
+                    offer.place(),
+                    mandate.name
                 ));
+            } else if let Err(ended @ RailError::Ended { .. }) =
+                offer.valid_for_seconds(mandate.max_validity_seconds, now)
+            {
+                skipped.push(format!("{}: {ended}", offer.place()));
+            } else if let Some(why) = self.call.cannot_carry(offer) {
+                skipped.push(format!("{}: {why}", offer.place()));
             } else {
                 payable.push(priced);
             }
@@ -262,7 +274,7 @@ impl Purchase {
         let (gateway, call, key) = (&self.gateway, &self.call, &self.gateway.key);
         let at = gateway.clock.now()?;
         let offer = &priced.offer;
-        let valid_for = offer.valid_for_seconds(mandate.max_validity_seconds);
+        let valid_for = offer.valid_for_seconds(mandate.max_validity_seconds, at);
         let valid_for_seconds = valid_for.map_err(|e| Problem::new(Code::UnpayableOffer, e.to_string()))?;
         let query = FactsQuery {
             key: self.key.clone(),
@@ -286,7 +298,7 @@ impl Purchase {
             host: call.target.host(),
             path: call.recorded_path(),
             pay_to: offer.pay_to.to_string(),
-            rail: self.snapshot.rail.name().to_owned(),
+            rail: offer.rail().to_owned(),
             scheme: offer.scheme.clone(),
             network: offer.network.to_string(),
             asset: offer.asset.address.to_string(),
@@ -625,6 +637,14 @@ impl Purchase {
             Refusal::Live(payment) => {
                 let detail = "another attempt of this purchase is open";
                 return Err(Problem::new(Code::PaymentUnknown, detail).with("payment", payment.to_string()));
+            }
+            Refusal::Nonce(payment) => {
+                let detail = format!(
+                    "the seller's challenge was signed for already, as payment `{payment}`: one challenge is paid once; \
+                     the seller must give a new one"
+                );
+                let reason = serde_json::json!([{"code": "challenge-used", "message": detail}]);
+                Problem::new(Code::UnpayableOffer, detail).with("reasons", reason)
             }
             Refusal::Approval => {
                 let detail = "the approval was used, withdrawn or lapsed meanwhile; repeat the call";

@@ -97,19 +97,22 @@ impl Purchase {
         let misbehaved = |e: CallError| Problem::new(Code::SellerMisbehaved, format!("the 402 broke off: {e}"));
         // The body is drained even when it is not needed, so that the connection can be used again.
         let read = self.gateway.dialer.read(&mut body, MAX_CHALLENGE).await.map_err(misbehaved);
-        let bytes = if rail.needs_body(&headers) {
-            if is_encoded(&head.headers) {
-                let detail = "the 402's body is compressed, which was not asked for; it is not decompressed";
-                return Err(Problem::new(Code::UnpayableOffer, detail));
-            }
-            let too_large =
-                || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
-            Some(read?.ok_or_else(too_large)?)
+        let too_large = || Problem::new(Code::UnpayableOffer, format!("the 402's body is above {MAX_CHALLENGE} bytes"));
+        let read = if !rail.needs_body(&headers) {
+            Ok(None)
+        } else if is_encoded(&head.headers) {
+            let detail = "the 402's body is compressed, which was not asked for; it is not decompressed";
+            Err(Problem::new(Code::UnpayableOffer, detail))
         } else {
-            None
+            read.and_then(|bytes| bytes.ok_or_else(too_large)).map(Some)
         };
-        let challenge = Challenge { headers: &headers, body: bytes.as_deref() };
-        rail.offers(&challenge, payer).map_err(|e| unpayable(&e))
+        let body = read.as_ref().ok().and_then(Option::as_deref);
+        let challenge = Challenge { headers: &headers, body, request_sha256: self.call.body_sha256() };
+        match (rail.offers(&challenge, payer), read) {
+            // Where the headers make no offer, what keeps the body from being read is what is wrong.
+            (Err(RailError::NotThisRail(_)), Err(problem)) => Err(problem),
+            (offers, _) => offers.map_err(|e| unpayable(&e)),
+        }
     }
 }
 
@@ -144,7 +147,10 @@ pub(super) fn request(call: &Call, payment: Option<&PaymentHeader>) -> Result<Re
         let mut value =
             HeaderValue::from_str(&payment.value).map_err(|_| "the payment cannot be a header".to_owned())?;
         value.set_sensitive(true);
-        headers.insert(HeaderName::from_static(payment.name), value);
+        // Never in the place of something the agent has sent: the seller would see another caller.
+        if headers.insert(HeaderName::from_static(payment.name), value).is_some() {
+            return Err(format!("the header `{}` that pays is the call's own already", payment.name));
+        }
     }
     Ok(request)
 }

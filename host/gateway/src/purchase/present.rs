@@ -100,6 +100,12 @@ impl Purchase {
                 return Err(Problem::new(Code::RateLimited, detail));
             }
         }
+        if let Some(why) = payment.authorization.as_ref().and_then(|a| self.call.cannot_carry(&a.offer)) {
+            let detail = format!("the open payment of this purchase cannot be presented by this call: {why}");
+            return Err(Problem::new(Code::PurchaseConflict, detail)
+                .with("payment", id.to_string())
+                .with("payment_state", state.public()));
+        }
         let flight = self.gateway.flights.begin(id);
         if let Some(scope) = self.gateway.stopped(&payment.facts).await {
             return Err(suspended(&scope.to_string(), id, state));

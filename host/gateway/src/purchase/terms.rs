@@ -60,7 +60,7 @@ impl Purchase {
         payer: Address,
     ) -> Result<Visit, Problem> {
         let Copy { headers, body } = &elsewhere.copy;
-        let challenge = Challenge { headers, body: body.as_deref() };
+        let challenge = Challenge { headers, body: body.as_deref(), request_sha256: self.call.body_sha256() };
         let said = self.snapshot.rail.offers(&challenge, payer).map_err(|e| {
             let detail = format!("the copy of the 402: {e}");
             Problem::new(Code::UnpayableOffer, detail)

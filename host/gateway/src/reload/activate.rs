@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use countersign_core::generation::{Generation, Origin};
 use countersign_core::ledger::LedgerError;
+use countersign_core::rails::Rails;
 use countersign_core::seams::Rail;
 use countersign_core::time::Timestamp;
-use countersign_core::x402::X402;
 use countersign_engine::{PolicySet, PolicySpec};
 
 use super::candidate::{Candidate, Restored};
@@ -196,7 +196,7 @@ impl Reloader {
 
     /// What reads offers with this configuration's assets.
     pub(super) fn rail_of(&self, config: &Config) -> Arc<dyn Rail> {
-        Arc::new(X402::new(Arc::new(config.assets.clone())))
+        Arc::new(Rails::new(Arc::new(config.assets.clone())))
     }
 
     /// The one place where what serves changes.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use countersign_core::generation::{Generation, Origin};
 use countersign_core::ledger::{Ledger, LedgerError};
+use countersign_core::rails::Rails;
 use countersign_core::time::Timestamp;
-use countersign_core::x402::X402;
 use countersign_engine::{Engine, PolicySet, PolicySpec};
 
 use super::candidate::{Candidate, Restored};
@@ -185,7 +185,7 @@ impl Begin<'_> {
             untold: false,
             unreadable: BTreeMap::new(),
         };
-        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let rail = Arc::new(Rails::new(Arc::new(config.assets.clone())));
         let snapshot = Snapshot { generation: last.number, config, policies: Arc::new(set), rail };
         Ok(FirstStart { snapshot, parts: Parts { started: self.files.config.clone(), running, state } })
     }
@@ -263,7 +263,7 @@ impl Begin<'_> {
             untold: false,
             unreadable,
         };
-        let rail = Arc::new(X402::new(Arc::new(config.assets.clone())));
+        let rail = Arc::new(Rails::new(Arc::new(config.assets.clone())));
         let snapshot = Snapshot { generation, config, policies: Arc::new(set), rail };
         Ok(FirstStart {
             snapshot,

@@ -277,7 +277,7 @@ CREATE TRIGGER answers_weigh AFTER INSERT OR UPDATE OR DELETE ON countersign.ans
 
 CREATE UNIQUE INDEX payment_attempt ON countersign.payment(workspace,agent,purchase,attempt);
 CREATE UNIQUE INDEX payment_live ON countersign.payment(workspace,agent,purchase) WHERE state NOT IN (1,8);
-CREATE UNIQUE INDEX payment_nonce ON countersign.payment(network,asset,payer,nonce) WHERE nonce IS NOT NULL;
+CREATE UNIQUE INDEX payment_nonce ON countersign.payment(payer,nonce) WHERE nonce IS NOT NULL;
 CREATE INDEX payment_in_flight ON countersign.payment(epoch) WHERE state=4;
 CREATE UNIQUE INDEX refund_transfer ON countersign.refund(network,txhash,log) WHERE txhash IS NOT NULL;
 CREATE UNIQUE INDEX refund_reference ON countersign.refund(payment,reference) WHERE reference IS NOT NULL;

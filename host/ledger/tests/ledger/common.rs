@@ -24,7 +24,7 @@ use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase,
 use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, Unit, Verdict, Window};
-use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Version};
+use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Protocol, Version};
 use countersign_ledger::{Options, SqliteLedger};
 
 use crate::backend;
@@ -239,7 +239,7 @@ pub(crate) fn authorization(n: u64, valid_before: Timestamp) -> Box<Authorizatio
     let mut nonce = [0; 32];
     nonce[..8].copy_from_slice(&n.to_be_bytes());
     let offer = Offer {
-        version: Version::V2,
+        protocol: Protocol::X402(Version::V2),
         index: 0,
         scheme: f.scheme,
         network,

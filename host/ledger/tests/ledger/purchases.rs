@@ -101,14 +101,26 @@ fn one_live_attempt_per_purchase() {
 }
 
 #[test]
-fn a_nonce_is_never_written_twice() {
+fn a_nonce_is_never_signed_for_twice_whatever_became_of_the_first() {
     let rig = Rig::new();
     let ledger = rig.open();
     granted(&ledger, commit(1, T0, &[]));
-    let mut same = authorization(2, at(60));
-    same.nonce = authorization(1, at(60)).nonce;
-    let done = block(ledger.commit(Commit { grant: Grant::Sign(same), ..commit(2, T0, &[]) }));
-    assert!(matches!(done, Err(LedgerError::Conflict(_))), "{done:?}");
+    let with = |n, change: &dyn Fn(&mut Authorization)| {
+        let mut same = authorization(n, at(60));
+        same.nonce = authorization(1, at(60)).nonce;
+        change(&mut same);
+        Commit { grant: Grant::Sign(same), ..commit(n, T0, &[]) }
+    };
+    let want = Refusal::Nonce(payment_id(1));
+    assert_eq!(refused(&ledger, with(2, &|_| ())), want);
+    let mut elsewhere = with(2, &|_| ());
+    elsewhere.facts.network = "eip155:1".into();
+    elsewhere.facts.asset = "0x1800000000000000000000000000000000000018".into();
+    assert_eq!(refused(&ledger, elsewhere), want, "in another asset it would be another signature");
+    block(ledger.transition(event(1, State::Signed, Event::SignerRefused, at(1)))).unwrap();
+    assert_eq!(refused(&ledger, with(2, &|_| ())), want, "released");
+    granted(&ledger, with(2, &|a| a.from = "0x90F79bf6EB2c4f870365E785982E1f101E93b906".parse().unwrap()));
+    granted(&ledger, with(3, &|a| a.nonce[31] ^= 1));
     let foreign = Commit { grant: Grant::Sign(authorization(3, at(60))), ..commit(4, T0, &[]) };
     assert!(matches!(block(ledger.commit(foreign)), Err(LedgerError::Conflict(_))), "another payment's payload");
 }

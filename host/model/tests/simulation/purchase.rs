@@ -14,7 +14,7 @@ use countersign_core::spend::{Commitment, History, Payment, Principal, Purchase,
 use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Hold, Judgement, Unit, Verdict, Window};
-use countersign_core::x402::{Asset, Authorization, Eip712, Network, Offer, Version};
+use countersign_core::x402::{Asset, Authorization, Eip712, Network, Offer, Protocol, Version};
 use k256::ecdsa::SigningKey;
 
 /// What each life's budget allows in all. One atomic unit is one micro.
@@ -194,7 +194,7 @@ impl Wish {
         nonce[8..16].copy_from_slice(&self.n.to_be_bytes());
         let network = network(self.seed);
         let offer = Offer {
-            version: Version::V2,
+            protocol: Protocol::X402(Version::V2),
             index: 0,
             scheme: f.scheme,
             network,
