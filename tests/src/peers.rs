@@ -63,10 +63,10 @@ pub struct Peers {
     logs: TempDir,
 }
 
-/// A v2 seller of a test's own. Dropping it ends it.
+/// A seller of a test's own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Seller {
-    /// Its base URL; the routes are those of [`Peers::v2`].
+    /// Its base URL.
     pub url: String,
     _running: Running,
 }
@@ -131,11 +131,18 @@ impl Peers {
         self.chain().balance_of(USDC, BUYER.address)
     }
 
-    /// Starts another v2 seller, which asks the facilitator at this URL and waits so long for each of its answers.
+    /// Starts another v2 seller (the routes are those of [`Peers::v2`]), which asks the facilitator at this URL and waits so long for each of its answers.
     pub fn seller(&self, facilitator: &str, patience: Duration) -> Seller {
         let (script, patience) = ("v2/seller.mjs", patience.as_millis().to_string());
         let env = [("FACILITATOR_URL", facilitator), ("FACILITATOR_TIMEOUT_MS", patience.as_str())];
         let (running, line) = launch(script, &env, self.logs.path());
+        Seller { url: url(script, &line, Instant::now() + START, self.logs.path()), _running: running }
+    }
+
+    /// Starts an MPP seller, which settles through the facilitator; its routes are in `tests/peers/README.md`.
+    pub fn mpp(&self) -> Seller {
+        let script = "mpp/seller.mjs";
+        let (running, line) = launch(script, &[("FACILITATOR_URL", &self.facilitator)], self.logs.path());
         Seller { url: url(script, &line, Instant::now() + START, self.logs.path()), _running: running }
     }
 
@@ -173,7 +180,7 @@ fn node(script: &str) -> Command {
     let installed = path.with_file_name("node_modules").join(".package-lock.json");
     assert!(
         installed.exists(),
-        "the test peers are not installed: run `make test`, or `npm ci` in tests/peers/v1 and v2"
+        "the test peers are not installed: run `make test`, or `npm ci` in tests/peers/v1, v2 and mpp"
     );
     let mut command = Command::new("node");
     command.arg(path).env("NO_PROXY", "127.0.0.1,localhost");

@@ -9,6 +9,7 @@ use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::Window;
+use countersign_core::x402::Authorization;
 
 use crate::common::*;
 
