@@ -160,6 +160,7 @@ pub fn payment(payment: &PaymentView, viewer: Viewer<'_>, config: &Config) -> Va
         "task": principal.task,
         "mandate": facts.mandate,
         "wallet": facts.wallet,
+        "rail": facts.rail,
         "resource": {"method": facts.method, "url": facts.url},
         "observed": decision.request.purchase.observed,
         "seller": {"host": facts.host, "pay_to": facts.pay_to},
