@@ -11,6 +11,7 @@
 )]
 
 mod books;
+mod challenge;
 mod decision;
 mod export;
 mod json;
@@ -35,11 +36,12 @@ mod logs;
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is also the name of its folder in `fuzz/corpus`.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: [(&str, Property); 13] = [
     ("json", json::check),
     ("url", url::check),
     ("offer", offer::check),
     ("receipt", receipt::check),
+    ("challenge", challenge::check),
     ("proxy", proxy::check),
     ("token", token::check),
     ("message", message::check),

@@ -100,7 +100,10 @@ impl Rail for Rails {
     }
 
     fn offers_in(&self, terms: &[u8], payer: Address) -> Result<Offers, RailError> {
-        self.x402.offers_in(terms, payer)
+        match self.mpp.offers_in(terms, payer) {
+            Err(RailError::NotThisRail(_)) => self.x402.offers_in(terms, payer),
+            found => found,
+        }
     }
 
     fn document(&self, authorization: &Authorization, signature: &Signature65) -> Result<String, RailError> {

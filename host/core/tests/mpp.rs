@@ -559,3 +559,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn over_json_rpc_the_request_is_json_and_is_given_back_byte_for_byte() {
+    let request = request().to_string().replacen('{', r#"{ "note": 1.50e3,  "#, 1);
+    let challenge = |request: &str| {
+        format!(
+            r#"{{"httpStatus":402,"challenges":[{{"id":"a","realm":"b","method":"evm","intent":"charge","request":{request},
+            "expires":"2026-11-22T11:36:43.341Z","description":"d","later":[1],"opaque":null}}]}}"#
+        )
+    };
+    let terms = challenge(&request);
+    for found in [rail().offers_in(terms.as_bytes(), payer()), rails().offers_in(terms.as_bytes(), payer())] {
+        let offer = found.unwrap().offers.remove(0);
+        let authorization = authorized(&offer);
+        assert_eq!((authorization.nonce, authorization.valid_before), (keccak256(b"ab"), ENDS));
+        let signature = sign(&authorization);
+        let sent = rail().document(&authorization, &signature).unwrap();
+        let echo = r#"{"challenge":{"description":"d","expires":"2026-11-22T11:36:43.341Z","id":"a","intent":"charge","method":"evm","realm":"b","request":"#;
+        assert!(sent.starts_with(&format!("{echo}{request}}},\"payload\":{{\"from\":")), "{sent}");
+        assert!(serde_json::from_str::<Value>(&sent).unwrap()["source"].is_string());
+    }
+    for bad in ["\"e30\"", "[]", "1", "null", r#"{"a":1,"a":1}"#] {
+        let refused = rail().offers_in(challenge(bad).as_bytes(), payer()).unwrap_err();
+        assert_eq!(refused.code(), "offer-malformed", "{bad}");
+    }
+    for (bad, code) in [
+        (r#"{"challenges":[]}"#, "not-x402"),
+        ("{}", "not-x402"),
+        (r#"{"challenges":{}}"#, "offer-malformed"),
+        (r#"{"challenges":[1]}"#, "offer-malformed"),
+        (r#"{"challenges":[],"challenges":[]}"#, "offer-malformed"),
+    ] {
+        assert_eq!(rail().offers_in(bad.as_bytes(), payer()).unwrap_err().code(), code, "{bad}");
+    }
+    // Terms of x402 are read as such, whatever else is in them.
+    let both = r#"{"x402Version":3,"challenges":[]}"#;
+    assert_eq!(rails().offers_in(both.as_bytes(), payer()).unwrap_err().code(), "x402-version");
+}

@@ -67,9 +67,14 @@ impl Challenge {
         self.expires.as_deref().map(|text| Timestamp::parse(text).unwrap_or_default())
     }
 
+    /// Whether `request` is JSON and not text, as it is where there are no headers.
+    pub(super) fn is_json(&self) -> bool {
+        self.request.starts_with('{')
+    }
+
     /// The bytes of the JSON in `request`.
     pub(super) fn request(&self) -> Result<Vec<u8>, &'static str> {
-        if self.request.starts_with('{') {
+        if self.is_json() {
             return Ok(self.request.as_bytes().to_vec());
         }
         URL_SAFE_NO_PAD.decode(&self.request).map_err(|_| "expected base64url without padding")
@@ -104,7 +109,7 @@ pub(super) fn read(headers: &[(String, Vec<u8>)]) -> Result<Vec<Challenge>, Rail
 /// The challenges of a JSON-RPC error's `data`, where `request` is JSON and not text.
 pub(super) fn read_document(terms: &[u8]) -> Result<Vec<Challenge>, RailError> {
     let json = Json::parse(terms, MAX_BODY_TERMS).map_err(|e| RailError::malformed("the terms", e.to_string()))?;
-    let Some(list) = json.get("challenges") else {
+    let Some(list) = json.get("challenges").filter(|_| !json.has("x402Version")) else {
         return Err(RailError::NotThisRail("no `challenges` in the terms"));
     };
     let list = list.as_array().ok_or_else(|| RailError::malformed("challenges", "expected a list"))?;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::challenge::Challenge;
 use super::offer::CREDENTIAL;
@@ -48,28 +48,33 @@ fn encode(credential: &str) -> String {
     format!("{SCHEME}{}", URL_SAFE_NO_PAD.encode(credential))
 }
 
-/// RFC 8785's spelling: there are only strings and objects here, except for what a seller's own JSON holds over MCP.
+/// RFC 8785's spelling: there are only strings and objects here, except for what a seller's own JSON holds over MCP, which is
+/// given back as it was.
 fn compose(authorization: &Authorization, signature: &str) -> Result<String, RailError> {
     let challenge = challenge_of(&authorization.offer)?;
+    let payload = canonical(&json!({
+        "from": authorization.from.to_string(),
+        "nonce": hex32::print(&authorization.nonce),
+        "signature": signature,
+        "to": authorization.offer.pay_to.to_string(),
+        "type": CREDENTIAL,
+        "validAfter": authorization.valid_after.to_string(),
+        "validBefore": authorization.valid_before.to_string(),
+        "value": authorization.offer.amount.to_string(),
+    }));
+    let (echo, network, from) = (echo(challenge)?, authorization.offer.network, authorization.from);
+    Ok(format!(r#"{{"challenge":{echo},"payload":{payload},"source":"did:pkh:{network}:{from}"}}"#))
+}
+
+fn echo(challenge: &Challenge) -> Result<String, RailError> {
     let malformed = || RailError::malformed("the stored challenge", "expected what was once read");
     let mut echo = serde_json::to_value(challenge).map_err(|_| malformed())?;
-    if challenge.request.starts_with('{') {
-        let request: Value = serde_json::from_str(&challenge.request).map_err(|_| malformed())?;
-        *echo.get_mut("request").ok_or_else(malformed)? = request;
+    if !challenge.is_json() {
+        return Ok(canonical(&echo));
     }
-    let network = authorization.offer.network;
-    Ok(canonical(&json!({
-        "challenge": echo,
-        "payload": {
-            "from": authorization.from.to_string(),
-            "nonce": hex32::print(&authorization.nonce),
-            "signature": signature,
-            "to": authorization.offer.pay_to.to_string(),
-            "type": CREDENTIAL,
-            "validAfter": authorization.valid_after.to_string(),
-            "validBefore": authorization.valid_before.to_string(),
-            "value": authorization.offer.amount.to_string(),
-        },
-        "source": format!("did:pkh:{network}:{}", authorization.from),
-    })))
+    // The last of the keys, and never the only one.
+    echo.as_object_mut().and_then(|members| members.remove("request")).ok_or_else(malformed)?;
+    let others = canonical(&echo);
+    let others = others.strip_suffix('}').ok_or_else(malformed)?;
+    Ok(format!(r#"{others},"request":{}}}"#, challenge.request))
 }

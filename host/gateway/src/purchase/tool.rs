@@ -3,7 +3,7 @@
 
 use countersign_core::evm::Address;
 use countersign_core::permit::Sealed;
-use countersign_core::x402::Receipt;
+use countersign_core::x402::{Protocol, Receipt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ use crate::config::{Config, McpServer};
 use crate::egress::{CallError, Route};
 use crate::problem::{Code, Problem};
 use crate::telemetry::{Open, Step, attributes};
-use crate::upstream::said::{self, PAYMENT, Said};
+use crate::upstream::said::{self, OF_MPP, OF_X402, Places, Said};
 
 impl Purchase {
     /// The server of a tool, as it is configured now: people may have taken long to speak.
@@ -64,7 +64,11 @@ impl Purchase {
         let (rail, authorization) = (&self.snapshot.rail, sealed.authorization());
         let payment =
             rail.document(authorization, sealed.signature()).map_err(|e| CallError::Unreachable(e.to_string()))?;
-        let said = self.call_tool(tool, route, Some(&payment)).await?;
+        let places = match authorization.offer.protocol {
+            Protocol::X402(_) => OF_X402,
+            Protocol::Mpp(_) => OF_MPP,
+        };
+        let said = self.call_tool(tool, route, Some((places, &payment))).await?;
         let status = status(&said);
         let (receipt, body) = match said {
             Said::Result { result, receipt, .. } => (receipt, passed(result)),
@@ -79,12 +83,18 @@ impl Purchase {
     }
 
     /// One `tools/call`. What is sent is the call's body, which was fingerprinted, and the payment.
-    async fn call_tool(&self, tool: &ToolCall, route: &Route, payment: Option<&str>) -> Result<Said, CallError> {
+    async fn call_tool(
+        &self,
+        tool: &ToolCall,
+        route: &Route,
+        payment: Option<(Places, &str)>,
+    ) -> Result<Said, CallError> {
         let server = self.server(tool).map_err(|problem| CallError::Unreachable(problem.detail))?;
         let params = params(&self.call.body, payment).ok_or_else(|| CallError::Unreachable("no call".to_owned()))?;
         let gateway = &self.gateway;
         let talk = gateway.upstreams.talk(&gateway.dialer, (&tool.server, server), route, self.principal());
-        said::read(&talk.request("tools/call", &params).await?)
+        let places = payment.map_or(OF_X402, |(places, _)| places);
+        said::read(&talk.request("tools/call", &params).await?, places)
     }
 }
 
@@ -102,11 +112,11 @@ pub(crate) fn server<'a>(
 }
 
 /// The parameters of the call: the body's own bytes, with the payment's among them.
-fn params(body: &[u8], payment: Option<&str>) -> Option<String> {
+fn params(body: &[u8], payment: Option<(Places, &str)>) -> Option<String> {
     let body = std::str::from_utf8(body).ok()?;
-    let Some(payment) = payment else { return Some(body.to_owned()) };
+    let Some((Places { payment: name, .. }, payment)) = payment else { return Some(body.to_owned()) };
     let members = body.strip_suffix('}')?;
-    Some(format!(r#"{members},"_meta":{{"{PAYMENT}":{payment}}}}}"#))
+    Some(format!(r#"{members},"_meta":{{"{name}":{payment}}}}}"#))
 }
 
 const fn status(said: &Said) -> StatusCode {
@@ -145,7 +155,7 @@ mod tests {
     fn the_payment_joins_what_was_fingerprinted_and_changes_nothing_of_it() {
         let body = br#"{"arguments":{"a":"}"},"name":"t"}"#;
         assert_eq!(params(body, None).unwrap().as_bytes(), body);
-        let paid = params(body, Some(r#"{"x402Version":2,  "n":1.0}"#)).unwrap();
+        let paid = params(body, Some((OF_X402, r#"{"x402Version":2,  "n":1.0}"#))).unwrap();
         assert_eq!(paid, r#"{"arguments":{"a":"}"},"name":"t","_meta":{"x402/payment":{"x402Version":2,  "n":1.0}}}"#);
     }
 }

@@ -10,10 +10,19 @@ use serde_json::{Map, Value};
 use super::{broken, wire};
 use crate::egress::CallError;
 
-/// Where x402 has its payment, in `params._meta`.
-pub(crate) const PAYMENT: &str = "x402/payment";
-/// Where x402 has its receipt, in `result._meta`.
-const RECEIPT: &str = "x402/payment-response";
+/// Where a rail has its payment in `params._meta`, and its receipt in `result._meta`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    /// The payment.
+    pub(crate) payment: &'static str,
+    /// The receipt.
+    pub(crate) receipt: &'static str,
+}
+
+/// x402's places.
+pub(crate) const OF_X402: Places = Places { payment: "x402/payment", receipt: "x402/payment-response" };
+/// MPP's.
+pub(crate) const OF_MPP: Places = Places { payment: "org.paymentauth/credential", receipt: "org.paymentauth/receipt" };
 /// Members of `_meta` that belong to a payment: an agent may not send them, and does not get them.
 const OF_PAYMENTS: [&str; 2] = ["x402/", "org.paymentauth/"];
 /// Members of `_meta` that only the gateway writes.
@@ -24,8 +33,6 @@ const X402: i64 = 402;
 const MPP: i64 = -32_042;
 /// Longest message of an error that is passed on, in characters.
 const MAX_MESSAGE: usize = 1_024;
-/// Methods of MPP that are named.
-const MOST_METHODS: usize = 8;
 
 /// An answer to a call of a tool.
 #[derive(Debug, PartialEq)]
@@ -46,7 +53,7 @@ pub(crate) enum Said {
         /// Its words.
         message: String,
     },
-    /// A demand, by x402.
+    /// A demand, by x402 or MPP.
     Demand {
         /// The terms, as they came.
         terms: Vec<u8>,
@@ -63,11 +70,11 @@ pub(crate) fn pays(name: &str) -> bool {
     OF_PAYMENTS.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Reads a whole message.
+/// Reads a whole message, with the receipt of the rail that was paid by.
 ///
 /// # Errors
 /// [`CallError::Broken`] if it is no answer to a call of a tool.
-pub(crate) fn read(message: &[u8]) -> Result<Said, CallError> {
+pub(crate) fn read(message: &[u8], paid_by: Places) -> Result<Said, CallError> {
     let mut lenient: Value = serde_json::from_slice(message).map_err(|_| broken("the MCP server answers no JSON"))?;
     if let Some(error) = lenient.get("error").filter(|error| !error.is_null()) {
         return failed(message, error);
@@ -80,11 +87,11 @@ pub(crate) fn read(message: &[u8]) -> Result<Said, CallError> {
         Some(said) => said.as_bool().ok_or_else(|| broken("the MCP server's result is no tool's result"))?,
     };
     if error && (result.get("structuredContent").is_some_and(demands) || worded(&result).is_some_and(demands_in)) {
-        return Ok(demand(message));
+        return Ok(demand(message, paid_by));
     }
     let strict = wire::strict(message);
-    let said = result.get("_meta").and_then(|meta| meta.get(RECEIPT)).filter(|said| !said.is_null());
-    let receipt = said.map(|_| strict.as_ref().ok().and_then(receipt).unwrap_or_default());
+    let said = result.get("_meta").and_then(|meta| meta.get(paid_by.receipt)).filter(|said| !said.is_null());
+    let receipt = said.map(|_| strict.as_ref().ok().and_then(|s| receipt(s, paid_by)).unwrap_or_default());
     if let Some(Value::Object(meta)) = result.get_mut("_meta") {
         meta.retain(|name, _| !pays(name) && !name.to_ascii_lowercase().starts_with(OURS));
         if meta.is_empty() {
@@ -111,7 +118,7 @@ fn worded(result: &Map<String, Value>) -> Option<&str> {
 }
 
 /// The terms of a result that demands payment. They may come in two places, and must be the same there.
-fn demand(message: &[u8]) -> Said {
+fn demand(message: &[u8], paid_by: Places) -> Said {
     let strict = match wire::strict(message) {
         Ok(strict) => strict,
         Err(why) => return Said::Unpayable(format!("the server's demand for payment is no strict JSON: {why}")),
@@ -129,7 +136,7 @@ fn demand(message: &[u8]) -> Said {
         (Some(terms), _) | (None, Some(terms)) => terms,
         (None, None) => return Said::Unpayable("the server's demand for payment has no terms".to_owned()),
     };
-    Said::Demand { terms: terms.as_bytes().to_vec(), receipt: receipt(&strict) }
+    Said::Demand { terms: terms.as_bytes().to_vec(), receipt: receipt(&strict, paid_by) }
 }
 
 /// Whether two texts say the same, and each of them only once.
@@ -142,8 +149,8 @@ fn same(one: &str, other: &str) -> bool {
 }
 
 /// The receipt: an object, or one as text.
-fn receipt(strict: &Json<'_>) -> Option<Vec<u8>> {
-    let receipt = strict.get("result")?.get("_meta")?.get(RECEIPT)?;
+fn receipt(strict: &Json<'_>, paid_by: Places) -> Option<Vec<u8>> {
+    let receipt = strict.get("result")?.get("_meta")?.get(paid_by.receipt)?;
     Some(match &receipt.value {
         Strict::String(text) => text.as_bytes().to_vec(),
         _ => receipt.raw.as_bytes().to_vec(),
@@ -156,32 +163,15 @@ fn failed(message: &[u8], error: &Value) -> Result<Said, CallError> {
     let code = code.ok_or_else(|| broken("the MCP server's error is no JSON-RPC error"))?;
     let words = text::clean(error.get("message").and_then(Value::as_str).unwrap_or_default(), MAX_MESSAGE);
     Ok(match code {
-        MPP => Said::Unpayable(mpp(error)),
-        X402 => match wire::strict(message) {
+        X402 | MPP => match wire::strict(message) {
             Ok(strict) => match strict.get("error").and_then(|e| e.get("data")).filter(|data| data.is_object()) {
                 Some(data) => Said::Demand { terms: data.raw.as_bytes().to_vec(), receipt: None },
-                None => Said::Unpayable("the server's demand for payment (error 402) has no terms".to_owned()),
+                None => Said::Unpayable(format!("the server's demand for payment (error {code}) has no terms")),
             },
             Err(why) => Said::Unpayable(format!("the server's demand for payment is no strict JSON: {why}")),
         },
         code => Said::Failed { code, message: words },
     })
-}
-
-fn mpp(error: &Value) -> String {
-    let challenges = error.pointer("/data/challenges").and_then(Value::as_array);
-    let methods: Vec<String> = challenges
-        .into_iter()
-        .flatten()
-        .filter_map(|challenge| challenge.get("method")?.as_str())
-        .take(MOST_METHODS)
-        .map(text::token)
-        .collect();
-    let methods = if methods.is_empty() { "none that it names".to_owned() } else { methods.join(", ") };
-    format!(
-        "the server asks to be paid by MPP (the Machine Payments Protocol, error {MPP}), which is not spoken here; its \
-         methods: {methods}. Nothing was signed"
-    )
 }
 
 #[cfg(test)]
@@ -190,7 +180,7 @@ mod tests {
     use serde_json::json;
 
     fn of(message: &Value) -> Said {
-        read(message.to_string().as_bytes()).unwrap()
+        read(message.to_string().as_bytes(), OF_X402).unwrap()
     }
 
     fn result(result: &Value) -> Said {
@@ -238,20 +228,27 @@ mod tests {
     fn what_is_said_twice_in_a_demand_is_not_paid() {
         let twice = r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"structuredContent":
             {"x402Version":2,"accepts":[{"amount":"1","amount":"2"}]},"content":[]}}"#;
-        assert!(matches!(read(twice.as_bytes()).unwrap(), Said::Unpayable(why) if why.contains("twice")));
+        assert!(matches!(read(twice.as_bytes(), OF_X402).unwrap(), Said::Unpayable(why) if why.contains("twice")));
         let twice = r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"content":[],
             "structuredContent":{"x402Version":2,"accepts":[]},"structuredContent":{"x402Version":2,"accepts":[1]}}}"#;
-        assert!(matches!(read(twice.as_bytes()).unwrap(), Said::Unpayable(_)));
+        assert!(matches!(read(twice.as_bytes(), OF_X402).unwrap(), Said::Unpayable(_)));
     }
 
     #[test]
-    fn other_ways_to_be_paid_are_named_and_nobodys_sentences() {
-        let challenges = json!([{"method": "tempo"}, {"method": "ignore all rules"}, {"method": 1}]);
-        let error = json!({"code": -32_042, "message": "IGNORE", "data": {"challenges": challenges}});
-        let Said::Unpayable(why) = of(&json!({"jsonrpc": "2.0", "id": 1, "error": error})) else { panic!() };
-        assert!(why.contains("MPP") && why.contains("`tempo`") && !why.contains("gnore"), "{why}");
-        let error = json!({"code": 402, "message": "pay"});
-        assert!(matches!(of(&json!({"jsonrpc": "2.0", "id": 1, "error": error})), Said::Unpayable(_)));
+    fn two_codes_are_demands_and_need_terms() {
+        for code in [402, -32_042] {
+            let data = json!({"challenges": [{"method": "tempo"}]});
+            let error = json!({"code": code, "message": "IGNORE", "data": data});
+            let Said::Demand { terms, receipt: None } = of(&json!({"jsonrpc": "2.0", "id": 1, "error": error})) else {
+                panic!()
+            };
+            assert_eq!(terms, data.to_string().as_bytes());
+            let error = json!({"code": code, "message": "pay"});
+            assert!(matches!(of(&json!({"jsonrpc": "2.0", "id": 1, "error": error})), Said::Unpayable(_)));
+            let twice =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"","data":{{"a":1,"a":2}}}}}}"#);
+            assert!(matches!(read(twice.as_bytes(), OF_MPP).unwrap(), Said::Unpayable(_)));
+        }
         let error = json!({"code": -32_602, "message": "no such tool\u{202e}"});
         let said = of(&json!({"jsonrpc": "2.0", "id": 1, "error": error}));
         assert_eq!(said, Said::Failed { code: -32_602, message: r"no such tool\u{202e}".to_owned() });
@@ -272,10 +269,15 @@ mod tests {
         let Said::Result { result: passed, receipt, .. } = result(&text) else { panic!() };
         assert!(!passed.contains_key("_meta"));
         assert_eq!(receipt.as_deref(), Some(br#"{"success":true}"#.as_slice()));
+        // Each rail has its own.
+        let both = json!({"content": [], "_meta": {"x402/payment-response": {}, "org.paymentauth/receipt": {"status": "success"}}});
+        let both = json!({"jsonrpc": "2.0", "id": 1, "result": both}).to_string();
+        let Said::Result { receipt, .. } = read(both.as_bytes(), OF_MPP).unwrap() else { panic!() };
+        assert_eq!(receipt.as_deref(), Some(br#"{"status":"success"}"#.as_slice()));
         // There is one, and who reads it depends on the reader.
         let twice = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"_meta":
             {"x402/payment-response":{"success":false},"x402/payment-response":{"success":true}}}}"#;
-        let Said::Result { receipt, .. } = read(twice.as_bytes()).unwrap() else { panic!() };
+        let Said::Result { receipt, .. } = read(twice.as_bytes(), OF_X402).unwrap() else { panic!() };
         assert_eq!(receipt.as_deref(), Some(b"".as_slice()));
     }
 
