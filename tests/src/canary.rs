@@ -8,7 +8,7 @@ const SHORTEST: usize = 8;
 /// How tokens begin that the gateway makes: of agents, operators and sessions, and secrets of webhooks.
 const OURS: [&str; 4] = ["csa_", "cso_", "css_", "whsec_"];
 /// The beginning, in base64, of what pays, and of a JWT's head in either common order.
-const ENCODED: [&str; 3] = ["eyJ4NDAyVmVyc2lvbiI6", "eyJhbGciOi", "eyJ0eXAiOi"];
+const ENCODED: [&str; 4] = ["eyJ4NDAyVmVyc2lvbiI6", "eyJjaGFsbGVuZ2UiOnsi", "eyJhbGciOi", "eyJ0eXAiOi"];
 /// So many hexadecimal digits are a signature.
 const SIGNATURE: usize = 130;
 
@@ -91,6 +91,7 @@ mod tests {
             (format!("css_{long}"), true),
             ("css_style.css".to_owned(), false),
             (format!("\"eyJ4NDAyVmVyc2lvbiI6{long}\""), true),
+            (format!("authorization: Payment eyJjaGFsbGVuZ2UiOnsi{long}"), true),
             (format!("sig 0x{}", "0f".repeat(65)), true),
             (format!("digest {}", "0f".repeat(64)), false),
             ("-----BEGIN PRIVATE KEY-----".to_owned(), true),

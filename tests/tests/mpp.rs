@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use countersign_core::evm::keccak256;
 use countersign_core::time::Timestamp;
 use countersign_tests::{
-    config::Config,
+    config::{Config, Policy},
     http::Response,
     peers::{NETWORK, Peers, SELLER, USD18, USDC, authority},
     process::Gateway,
@@ -49,11 +49,25 @@ fn buys_from_the_official_server_and_the_chain_proves_it() {
     assert_eq!(spent[0].transaction, header(&answer, "countersign-transaction"));
     assert_eq!(record["transaction"], json!(spent[0].transaction));
     let history: Vec<&str> = record["history"].as_array().unwrap().iter().map(|s| text(s, "/state")).collect();
-    assert_eq!(history, ["authorized", "accepted", "settled"]);
+    assert_eq!(history, ["in-flight", "accepted", "settled"]);
 }
 
 #[test]
-fn a_body_is_sent_again_with_the_payment_and_a_policy_sees_the_rail() {
+fn a_policy_sees_the_rail_and_chooses_by_it() {
+    let seller = Peers::shared().mpp();
+    let rules = toml::toml! { rules = [{ name = "no-x402", when = "payment.rail == 'x402'", then = "deny" }] };
+    let cel = Policy::new("rules", "builtin:cel").setting("rules", rules["rules"].clone());
+    let till = Till::at(Peers::shared(), [plain().as_slice(), &[cel]].concat(), |config| {
+        config.allow_private(authority(&seller.url))
+    });
+    let payment = bought(&till.agent().fetch(&format!("{}/both", seller.url), json!({})), "0.001");
+    let record = till.until(&payment, "settled");
+    assert_eq!((record["rail"].as_str(), till.amounts()), (Some("mpp"), vec![1000]));
+    refusal(&till.agent().fetch(&till.v2("/cheap"), json!({})), 403, "policy-denied");
+}
+
+#[test]
+fn a_body_is_sent_again_with_the_payment() {
     let seller = Peers::shared().mpp();
     let till = till(&seller.url);
     let order = json!({"method": "POST", "body": {"a": [1, "two"]}});
@@ -91,15 +105,14 @@ fn the_agents_own_credential_leaves_no_room_for_the_payments() {
 }
 
 #[test]
-fn a_payment_whose_answer_was_lost_is_presented_again_and_settled_once() {
+fn a_payment_that_was_lost_on_its_way_is_presented_again_and_settled_once() {
     let peers = Peers::shared();
     let seller = peers.mpp();
-    // Passes everything on, and loses the first answer to a payment.
+    // Passes everything on but the first payment.
     let (official, paid) = (authority(&seller.url).to_owned(), AtomicU64::new(0));
     let between = Stub::answering_at_once(move |request| {
-        let answer = countersign_tests::http::raw(&official, closing(request).as_bytes());
         let lost = request.contains("\r\nauthorization: Payment ") && paid.fetch_add(1, Ordering::SeqCst) == 0;
-        if lost { Vec::new() } else { answer }
+        if lost { Vec::new() } else { countersign_tests::http::raw(&official, closing(request).as_bytes()) }
     });
     let till = till(&between.url(""));
     let lost = till.agent().fetch(&between.url("/cheap"), json!({"purchase_id": "lost"}));
@@ -277,6 +290,36 @@ fn one_challenge_is_signed_for_once_whoever_asks_and_whatever_it_costs() {
     // Nothing is held for what was refused.
     let held = items(&gateway.agent().get("/v1/payments"));
     assert_eq!(held.iter().filter(|p| !p["valid_before"].is_null()).count(), 1, "{held:?}");
+}
+
+#[test]
+fn what_people_approved_is_paid_by_the_next_challenge_for_the_same() {
+    let seller = seller(|request| {
+        let amount = if request.starts_with("GET /moves") { ["2000", "2001"] } else { ["2000", "2000"] };
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let turn = usize::try_from(ASKED.fetch_add(1, Ordering::SeqCst)).unwrap() % 2;
+        Ask { amount: amount[turn], ..Ask::default() }.header()
+    });
+    let asks = Policy::new("review", "builtin:review-threshold").setting("above", "0.0019");
+    let policies = [plain().as_slice(), &[asks]].concat();
+    let gateway = Gateway::start(Config::new(policies).allow_private(&seller.authority));
+    let approve = |path: &str| {
+        let asked = refusal(
+            &gateway.agent().fetch(&seller.url(path), json!({"purchase_id": path.trim_start_matches('/')})),
+            202,
+            "approval-required",
+        );
+        let approval = text(&asked, "/approval/id").to_owned();
+        let said = gateway.operator().post(&format!("/v1/approvals/{approval}/approve"), &json!({}));
+        assert_eq!(said.status, 200, "{}", said.text());
+        gateway.agent().fetch(&seller.url(path), json!({"purchase_id": path.trim_start_matches('/')}))
+    };
+    let bought = approve("/stays");
+    assert_eq!(bought.status, 200, "{}", bought.text());
+    let sent = said(&credentials(&seller)[0]);
+    assert_eq!(text(&sent, "/payload/value"), "2000");
+    refusal(&approve("/moves"), 202, "approval-required");
+    assert_eq!(credentials(&seller).len(), 1);
 }
 
 #[test]
