@@ -9,6 +9,9 @@ const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a
 /// The development account that sends the harness's own transactions; the chain signs for it.
 const DEPLOYER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
+/// The chain numbers the deployer's transactions, and not for two callers at once.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A chain behind a JSON-RPC address. Every method panics when the call fails.
 #[derive(Debug, Clone)]
 pub struct Chain {
@@ -83,16 +86,17 @@ impl Chain {
         logs.as_array().unwrap().iter().map(transfer).collect()
     }
 
+    /// Calls a contract from an account that no gateway of a test pays from; returns once it is mined.
+    pub fn send(&self, to: &str, data: &str) {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = self.call("eth_sendTransaction", json!([{"from": DEPLOYER, "to": to, "data": data}]));
+        let mined = || (!self.call("eth_getTransactionReceipt", json!([hash])).is_null()).then_some(());
+        crate::wait_for(std::time::Duration::from_secs(10), mined).expect("not mined");
+    }
+
     /// Gives `address` more of `token`, in atomic units; the test tokens let anybody do so.
     pub fn mint(&self, token: &str, address: &str, value: u128) {
-        // The chain numbers the deployer's transactions, and not for two callers at once.
-        static TURN: Mutex<()> = Mutex::new(());
-        let data = format!("0x40c10f19{}{value:064x}", word(address));
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.balance_of(token, address);
-        self.call("eth_sendTransaction", json!([{"from": DEPLOYER, "to": token, "data": data}]));
-        let limit = std::time::Duration::from_secs(10);
-        crate::wait_for(limit, || (self.balance_of(token, address) != before).then_some(())).expect("not minted");
+        self.send(token, &format!("0x40c10f19{}{value:064x}", word(address)));
     }
 
     /// Mines that many blocks.

@@ -449,6 +449,27 @@ fn a_sellers_error_after_payment_is_passed_on_and_the_hold_kept() {
     assert_eq!(till.amounts(), [0; 0]);
 }
 
+/// The transaction that `countersign payments cancel` prints, sent to a real token by somebody else.
+#[test]
+fn a_cancelled_payment_can_never_be_redeemed() {
+    let till = Till::open();
+    let answer = till.agent().fetch(&till.v2("/fail500"), json!({}));
+    let payment = header(&answer, "countersign-payment");
+    assert_eq!(till.agent().payment(payment)["state"], "unknown");
+    let printed = till.gateway.command(&["payments", "cancel", payment, "--why", "the seller broke down", "--json"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let signed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let (chain, token) = (till.peers.chain(), text(&signed, "/to"));
+    assert!(token.eq_ignore_ascii_case(USDC), "{signed}");
+    let data = text(&signed, "/data");
+    let nonce = format!("0x{}", &data[10 + 64..10 + 128]);
+    let authorizer = format!("0x{}", &data[10 + 24..10 + 64]);
+    assert!(!chain.authorization_state(token, &authorizer, &nonce));
+    chain.send(token, data);
+    assert!(chain.authorization_state(token, &authorizer, &nonce), "the token did not take the cancellation");
+    assert_eq!(till.amounts(), [0; 0]);
+}
+
 #[test]
 fn a_repeated_purchase_is_answered_again_and_paid_once() {
     let till = Till::open();

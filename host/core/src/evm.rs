@@ -256,6 +256,21 @@ impl CancelAuthorization {
     pub fn digest(&self, domain: &Eip712Domain) -> [u8; 32] {
         domain.digest(self.struct_hash())
     }
+
+    /// The call of the token that carries it out, whoever sends it.
+    #[must_use]
+    pub fn call(&self, signature: &Signature65) -> Vec<u8> {
+        let selector = keccak256(b"cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)");
+        let [rs @ .., v] = signature.as_bytes();
+        let mut call = Vec::with_capacity(4 + 5 * 32);
+        call.extend(selector.iter().take(4));
+        call.extend(self.authorizer.word());
+        call.extend(self.nonce);
+        call.extend([0; 31]);
+        call.push(*v);
+        call.extend(rs);
+        call
+    }
 }
 
 /// A signature as tokens take it: r, s (lower half) and v (27 or 28).

@@ -516,6 +516,19 @@ pub enum Reopened {
     Stale,
 }
 
+/// Somebody has an open payment's authorization cancelled on the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancellation {
+    /// Which.
+    pub payment: PaymentId,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
 /// A hold as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldView {
@@ -1094,6 +1107,11 @@ pub trait Ledger: Send + Sync {
     /// of it. A settled payment whose answer was never delivered may be presented too: its nonce is used
     /// up. Use [`crate::permit::represent`].
     fn reopen(&self, payment: PaymentId, generation: u64, at: Timestamp) -> Fut<'_, Result<Reopened, LedgerError>>;
+
+    /// Records who has a payment's authorization cancelled, and reads it. It frees nothing: only a final block that
+    /// shows the cancellation does. A payment that nobody can redeem any more, or whose call is still under way, is
+    /// [`LedgerError::Conflict`]. Use [`crate::permit::cancel`].
+    fn cancel(&self, cancellation: Cancellation) -> Fut<'_, Result<Box<Authorization>, LedgerError>>;
 
     /// Books money that came back: what a finalized transfer shows leaves the spending of the budgets it
     /// was charged to (rounded down, never the host's own budgets and never counts); a person's word

@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use crate::evm::{Address, Signature65, recover};
+use crate::evm::{Address, CancelAuthorization, Signature65, recover};
 use crate::id::PaymentId;
-use crate::ledger::{Alert, Approval, Commit, Committed, Grant, Ledger, LedgerError, Refusal, Reopened};
+use crate::ledger::{Alert, Approval, Cancellation, Commit, Committed, Grant, Ledger, LedgerError, Refusal, Reopened};
 use crate::payment::State;
 use crate::time::Timestamp;
 use crate::x402::Authorization;
@@ -89,6 +89,62 @@ impl Sealed {
     pub fn signature(&self) -> &Signature65 {
         &self.signature
     }
+}
+
+/// The right to sign that one stored authorization must never be redeemed. It exists only once the ledger says who
+/// wants that ([`cancel`]).
+#[must_use = "it was recorded that this would be signed"]
+#[derive(Debug)]
+pub struct CancelPermit {
+    authorization: Box<Authorization>,
+}
+
+impl CancelPermit {
+    /// What will be cancelled.
+    #[must_use]
+    pub fn authorization(&self) -> &Authorization {
+        &self.authorization
+    }
+
+    fn message(&self) -> CancelAuthorization {
+        CancelAuthorization { authorizer: self.authorization.from, nonce: self.authorization.nonce }
+    }
+
+    /// What is signed, under the domain of our own asset table.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.message().digest(&self.authorization.offer.asset.domain())
+    }
+
+    /// The call that anybody may send, if `signature` is the payer's over exactly this cancellation.
+    ///
+    /// # Errors
+    /// [`SealError`] names who signed instead.
+    pub fn seal(self, signature: Signature65) -> Result<SignedCancellation, SealError> {
+        let (payer, signer) = (self.authorization.from, recover(&self.digest(), &signature));
+        if signer != Some(payer) {
+            return Err(SealError { payer, signer });
+        }
+        let call = self.message().call(&signature);
+        Ok(SignedCancellation { authorization: self.authorization, call })
+    }
+}
+
+/// A signed cancellation, as a call of the token.
+#[derive(Debug)]
+pub struct SignedCancellation {
+    /// What it cancels.
+    pub authorization: Box<Authorization>,
+    /// The call's data, for a transaction to the token's address that anybody may send and pay for.
+    pub call: Vec<u8>,
+}
+
+/// Records the cancellation; the permit comes only with its durability.
+///
+/// # Errors
+/// When the ledger could not answer, or the payment is nothing to cancel.
+pub async fn cancel(ledger: &dyn Ledger, cancellation: Cancellation) -> Result<CancelPermit, LedgerError> {
+    Ok(CancelPermit { authorization: ledger.cancel(cancellation).await? })
 }
 
 /// What became of [`commit`].

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::evm::{Address, Signature65};
 use crate::id::PaymentId;
 use crate::ledger::Fut;
-use crate::permit::{Permit, Sealed};
+use crate::permit::{CancelPermit, Permit, Sealed, SignedCancellation};
 use crate::spend::SpendRequest;
 use crate::time::Timestamp;
 use crate::verdict::Judgement;
@@ -80,6 +80,9 @@ pub trait Signer: Send + Sync {
 
     /// Signs the permitted payload.
     fn sign(&self, permit: Permit) -> Fut<'_, Result<Sealed, SignError>>;
+
+    /// Signs that a payload must not be redeemed.
+    fn cancel(&self, permit: CancelPermit) -> Fut<'_, Result<SignedCancellation, SignError>>;
 }
 
 /// A way to pay: reads offers, builds what is signed, reads receipts. It never decides, knows no

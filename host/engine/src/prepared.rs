@@ -100,7 +100,8 @@ impl Prepared {
         if one.is_some() {
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
-        (one, left * 2 < self.wanted())
+        // Nobody is woken for one that gets none ahead of time.
+        (one, !self.faulty.load(Ordering::Relaxed) && left * 2 < self.wanted())
     }
 
     fn wanted(&self) -> usize {

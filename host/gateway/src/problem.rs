@@ -76,7 +76,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::EgressForbidden,
         Self::Unauthenticated,
@@ -106,6 +106,7 @@ impl Code {
         Self::Overloaded,
         Self::LedgerUnavailable,
         Self::WalletUnavailable,
+        Self::IssuerUnavailable,
         Self::OutcomeUnknown,
         Self::Conflict,
     ];

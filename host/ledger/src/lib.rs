@@ -78,14 +78,15 @@ use countersign_core::evm::Signature65;
 use countersign_core::generation::Generation;
 use countersign_core::id::{ApprovalId, PaymentId, SessionId};
 use countersign_core::ledger::{
-    Answer as Kept, Approval, Attempt, BudgetView, Cast, Commit, Committed, DecisionRecord, Denial, Facts, FactsQuery,
-    Figures, Finalized, Fingerprint, Fut, KeptAlert, KeptCheckpoint, Ledger, LedgerError, Note, Opening, Past,
-    PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, SessionCaps, Suspension,
-    SuspensionScope, Transition, TreeHead, UseReport,
+    Answer as Kept, Approval, Attempt, BudgetView, Cancellation, Cast, Commit, Committed, DecisionRecord, Denial,
+    Facts, FactsQuery, Figures, Finalized, Fingerprint, Fut, KeptAlert, KeptCheckpoint, Ledger, LedgerError, Note,
+    Opening, Past, PastDecision, PaymentFilter, PaymentView, PurchaseKey, Refund, Reopened, Session, SessionCaps,
+    Suspension, SuspensionScope, Transition, TreeHead, UseReport,
 };
 use countersign_core::notice::{Notice, Proposal};
 use countersign_core::payment::State;
 use countersign_core::time::Timestamp;
+use countersign_core::x402::Authorization;
 use rusqlite::Connection;
 
 pub use answers::AnswerOptions;
@@ -386,6 +387,11 @@ impl Ledger for SqliteLedger {
         self.write(Class::Relief, move |conn| {
             life::reopen(conn, epoch.load(Ordering::Relaxed), payment, generation, at)
         })
+    }
+
+    fn cancel(&self, cancellation: Cancellation) -> Fut<'_, Result<Box<Authorization>, LedgerError>> {
+        self.told_of(cancellation.at);
+        self.write(Class::Relief, move |conn| life::cancel(conn, &cancellation))
     }
 
     fn refund(&self, refund: Refund) -> Fut<'_, Result<State, LedgerError>> {

@@ -4,10 +4,13 @@
 
 use countersign_core::evm::Signature65;
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Evidence, PaymentFacts, Refund, RefundSource, Reopened, SuspensionScope, Transition};
+use countersign_core::ledger::{
+    Cancellation, Evidence, PaymentFacts, Refund, RefundSource, Reopened, SuspensionScope, Transition,
+};
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Effect, Event, Rule, State, transition as rule_of};
 use countersign_core::time::Timestamp;
+use countersign_core::x402::Authorization;
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -326,6 +329,30 @@ pub(crate) fn reopen(
     }
     append(conn, at, "represented", json!({ "payment": payment, "state": number, "signed": signature.is_some() }))?;
     Ok(Done::Keep(Reopened::Open { authorization, signature }))
+}
+
+/// Records that a payment's authorization is to be cancelled on the chain, and reads it. Nothing moves.
+pub(crate) fn cancel(conn: &Connection, c: &Cancellation) -> Answer<Done<Box<Authorization>>> {
+    let sql = "SELECT state,payload,valid_before FROM payment WHERE id=?1";
+    let row = one(conn, sql, [c.payment.as_bytes()], |r| {
+        Ok((r.get::<_, u8>(0)?, r.get::<_, Option<String>>(1)?, r.get::<_, Option<u64>>(2)?))
+    })?;
+    let (number, payload, valid_before) = row.ok_or_else(Fault::not_found)?;
+    let state = state(number)?;
+    let (State::Redeemable | State::Seen | State::Stuck, Some(payload), Some(valid_before)) =
+        (state, payload, valid_before)
+    else {
+        let detail =
+            format!("a payment that is {} cannot be cancelled; unknown, accepted and stuck ones can", state.public());
+        return Err(Fault::conflict(detail));
+    };
+    if Timestamp::from_secs(valid_before) <= c.at {
+        return Err(Fault::conflict("nobody can redeem it any more: its validity is over".to_owned()));
+    }
+    let authorization: Box<Authorization> = serde_json::from_str(&payload)?;
+    let body = json!({ "payment": c.payment, "state": number, "valid_before": valid_before, "by": c.by, "why": c.why });
+    append(conn, c.at, "cancellation", body)?;
+    Ok(Done::Keep(authorization))
 }
 
 fn signature_of(bytes: [u8; 65]) -> Answer<Signature65> {

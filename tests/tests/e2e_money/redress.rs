@@ -1,6 +1,7 @@
 //! What people say of a payment: that money came back, that it is contested.
 
 use super::*;
+use countersign_core::evm::{Address, CancelAuthorization, Signature65};
 use sha2::{Digest, Sha256};
 use std::fs;
 
@@ -182,4 +183,55 @@ fn without_a_running_gateway_the_command_line_does_it_itself() {
     let view = scene.payment(&payment);
     assert_eq!((&view["state"], &view["refunds"][0]["amount"]), (&json!("refunded"), &json!("0.0005")));
     assert_eq!((scene.caps(), scene.wallet()), ((0, 1_000), (0, 1_000)));
+}
+
+/// The records of this kind, oldest first.
+fn recorded(scene: &Scene, kind: &str) -> Vec<Value> {
+    said(&scene.gateway.command(&["ledger", "export", "--format", "audit", "--out", "records"]));
+    let file = fs::read_to_string(scene.gateway.dir().join("records")).unwrap();
+    fs::remove_file(scene.gateway.dir().join("records")).unwrap();
+    let records = file.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    records.filter(|record| record["kind"] == kind).collect()
+}
+
+/// Sends `cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)`, as anybody may, to the token.
+fn send(scene: &Scene, data: &str) {
+    let call = hex::decode(data.strip_prefix("0x").unwrap()).unwrap();
+    assert_eq!((&call[..4], call.len()), ([0x5a, 0x04, 0x9a, 0x70].as_slice(), 4 + 5 * 32));
+    let word = |n: usize| -> [u8; 32] { call[4 + 32 * n..36 + 32 * n].try_into().unwrap() };
+    assert_eq!((&word(0)[..12], &word(2)[..31]), ([0; 12].as_slice(), [0; 31].as_slice()));
+    let message = CancelAuthorization { authorizer: Address::new(word(0)[12..].try_into().unwrap()), nonce: word(1) };
+    let signature = [&word(3)[..], &word(4), &word(2)[31..]].concat();
+    let signature = Signature65::new(signature.try_into().unwrap()).unwrap();
+    scene.chain().cancel_authorization(&message, &signature).unwrap();
+}
+
+#[test]
+fn what_an_operator_cancels_is_given_back_once_the_chain_shows_it() {
+    let mut scene = Scene::new(&[KEEPER]);
+    let Doubtful { payment, nonce, .. } = scene.doubtful();
+    refused(&tell(&scene, &payment, "cancel", &json!({"why": " "})), 400);
+    refused(&tell(&scene, "pay_00000000000000000000000000", "cancel", &json!({"why": "late"})), 404);
+    assert_eq!(recorded(&scene, "cancellation").len(), 0, "what is refused is not recorded");
+
+    let signed = told(&scene, &payment, "cancel", &json!({"why": "the seller is gone"}));
+    let again = told(&scene, &payment, "cancel", &json!({"why": "the seller is gone"}));
+    assert_eq!(signed, again, "one payment has one cancellation");
+    let recorded = recorded(&scene, "cancellation");
+    let whose =
+        |record: &Value| [&record["payment"], &record["by"], &record["why"]].map(|v| v.as_str().unwrap().to_owned());
+    assert_eq!(recorded.len(), 2);
+    assert!(recorded.iter().all(|r| whose(r) == [&payment, "alice", "the seller is gone"]), "{recorded:?}");
+    assert_eq!((&signed["payment"], text(&signed, "/network")), (&json!(payment), NETWORK));
+    // Nothing is given back for a signature.
+    scene.looks(&hex::encode(nonce));
+    assert_eq!((scene.payment(&payment)["state"].clone(), scene.caps()), (json!("unknown"), (1_000, 0)));
+
+    send(&scene, text(&signed, "/data"));
+    let failed = scene.until(&payment, "failed");
+    assert!(failed.to_string().contains("cancelled on the chain"), "{failed}");
+    assert_eq!((scene.caps(), scene.wallet()), ((0, 0), (0, 0)));
+    refused(&tell(&scene, &payment, "cancel", &json!({"why": "again"})), 409);
+    scene.gateway.restart();
+    assert_eq!(scene.payment(&payment)["state"], "failed");
 }

@@ -106,9 +106,42 @@ fn the_command_line_activates_lists_and_goes_back() {
     assert_eq!((code, said.lines().count()), (Some(0), 4), "{said}");
 }
 
+const BOB: &str = "test-operator-token-of-bob-0123456789abcdef";
+
+/// What waits for another operator.
+#[track_caller]
+fn proposed(answer: &Response) -> Value {
+    let problem = answer.json();
+    assert_eq!((answer.status, problem["code"].as_str()), (202, Some("approval-required")), "{problem}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    problem["proposal"].clone()
+}
+
+#[test]
+fn rule_18_a_quorum_activates_the_shadow_that_it_saw() {
+    let lab = Lab::with_config(|config| {
+        config.set(&["approvals", "policy-quorum"], 2).operator("bob", BOB, &["policy-admin"])
+    });
+    let (first, alice) = (lab.serving(), lab.gateway.operator());
+    let bob = Client::new(&lab.gateway.admin_url, BOB);
+    let start = |n| alice.request("POST", "/v1/policies/p/shadow").body(variant("vendor-allowlist", n)).send().status;
+    let activate = |who: &Client| who.post("/v1/policies/p/shadow/activate", &json!({}));
+    assert_eq!(start(2), 201);
+    assert_eq!(proposed(&activate(&alice))["by"], json!(["alice"]));
+    // Another candidate took its place meanwhile: the second word is for that one, and the first of it.
+    assert_eq!(start(3), 201);
+    let proposal = proposed(&activate(&bob));
+    assert_eq!((&proposal["what"], &proposal["by"]), (&json!("shadow"), &json!(["bob"])), "{proposal}");
+    assert_eq!(proposal["sha256"], sha256(&variant("vendor-allowlist", 3)));
+    assert_eq!(lab.serving(), first);
+    let answer = activate(&alice);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((lab.serving(), &lab.status()["by"]), (sha256(&variant("vendor-allowlist", 3)), &json!("bob, alice")));
+    assert_eq!(alice.get("/v1/policies/p/shadow").status, 404, "it serves, and shadows nothing");
+}
+
 #[test]
 fn rule_18_with_a_quorum_no_operator_changes_policies_alone() {
-    const BOB: &str = "test-operator-token-of-bob-0123456789abcdef";
     const ALIAS: &str = "test-operator-token-of-alias-0123456789abcdef";
     let lab = Lab::with_config(|config| {
         config
@@ -123,19 +156,13 @@ fn rule_18_with_a_quorum_no_operator_changes_policies_alone() {
     let put_as = |token: &str, module: &[u8]| {
         Client::new(&lab.gateway.admin_url, token).request("PUT", "/v1/policies/p/module").body(module).send()
     };
-    let waits = |answer: &Response| {
-        let problem = answer.json();
-        assert_eq!((answer.status, problem["code"].as_str()), (202, Some("approval-required")), "{problem}");
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-        problem["proposal"].clone()
-    };
-    let proposal = waits(&put(&lab, &second));
+    let proposal = proposed(&put(&lab, &second));
     assert_eq!((&proposal["by"], &proposal["quorum"]), (&json!(["alice"]), &json!(2)), "{proposal}");
     assert_eq!((&proposal["policy"], &proposal["sha256"]), (&json!("p"), &json!(sha256(&second))), "{proposal}");
     // Neither twice nor under another name; and who wants something else has not seconded this.
-    waits(&put(&lab, &second));
-    assert_eq!(waits(&put_as(ALIAS, &second))["by"], json!(["alice"]));
-    assert_eq!(waits(&put_as(BOB, &variant("vendor-allowlist", 3)))["by"], json!(["bob"]));
+    proposed(&put(&lab, &second));
+    assert_eq!(proposed(&put_as(ALIAS, &second))["by"], json!(["alice"]));
+    assert_eq!(proposed(&put_as(BOB, &variant("vendor-allowlist", 3)))["by"], json!(["bob"]));
     assert_eq!(lab.serving(), first);
     let listed = lab.gateway.operator().get("/v1/policies/proposals").json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
@@ -145,7 +172,7 @@ fn rule_18_with_a_quorum_no_operator_changes_policies_alone() {
     assert_eq!((lab.serving(), &lab.status()["by"]), (sha256(&second), &json!("alice, bob")));
     // What was proposed against what served before is over; going back takes two as well.
     assert_eq!(lab.gateway.operator().get("/v1/policies/proposals").json()["items"], json!([]));
-    waits(&back(&lab, None));
+    proposed(&back(&lab, None));
     let args = ["policy", "rollback", "--admin", &lab.gateway.admin_url];
     let said = lab.gateway.command(&args);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();

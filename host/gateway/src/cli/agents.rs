@@ -1,8 +1,8 @@
 //! `countersign agents` and `countersign wallets`: who may buy, and what pays.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -113,28 +113,53 @@ fn append(path: &Path, name: &str, table: &str) -> Outcome {
     let told = |what: &str, e: std::io::Error| Failure::new(format!("{}: cannot be {what}: {e}", path.display()));
     // Through links: what they lead to is the file.
     let path = &fs::canonicalize(path).map_err(|e| told("found", e))?;
+    let held = hold(path).map_err(|e| told("read", e))?;
     let before = Config::inspect(path)?;
     if before.agents.contains_key(name) {
         let taken = format!("{}: there is an [agent.{name}] already; nothing was changed", path.display());
         return Err(Failure::new(taken).hint("remove it first to give it another token, or choose another name"));
     }
     let text = fs::read_to_string(path).map_err(|e| told("read", e))?;
-    let mode = fs::metadata(path).map_err(|e| told("read", e))?.permissions().mode() & 0o7777;
+    let meta = held.metadata().map_err(|e| told("read", e))?;
     let next = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
+        let mode = meta.permissions().mode() & 0o7777;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&next)?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (meta.uid(), meta.gid()) {
+            // Whoever serves must be able to read it, and nobody else.
+            fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
+        }
         file.write_all(format!("{}\n\n{table}", text.trim_end()).as_bytes())?;
         file.sync_all()
     };
     let written = write().map_err(|e| told("written", e));
     // Read as the gateway will: a file that it would refuse is not put in its place.
     let checked = written.and_then(|()| Ok(Config::inspect(&next)?));
-    let placed = checked.and_then(|_| fs::rename(&next, path).map_err(|e| told("replaced", e)));
+    let placed = checked.and_then(|_| {
+        if fs::read_to_string(path).map_err(|e| told("read", e))? != text {
+            let why = format!("{}: somebody else has just changed it; nothing was changed", path.display());
+            return Err(Failure::new(why).hint("try again"));
+        }
+        fs::rename(&next, path).map_err(|e| told("replaced", e))
+    });
     if placed.is_err() {
         // Nothing else has this name.
         drop(fs::remove_file(&next));
     }
     placed
+}
+
+/// Opens a file that others replace in the same way, and keeps them from it until it is closed.
+fn hold(path: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::open(path)?;
+        file.lock()?;
+        let (held, there) = (file.metadata()?, fs::metadata(path)?);
+        if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
+            return Ok(file);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -162,5 +187,21 @@ mod tests {
         assert!(append(&file, "twin", &table("twin", None, &[], &sha256)).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), after);
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 3, "nothing is left over");
+    }
+
+    #[test]
+    fn agents_that_are_added_at_the_same_time_are_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut random = |out: &mut [u8]| SystemClock.random(out);
+        let file = crate::init::init(&folder.path().join("g"), &mut random).unwrap().config;
+        let names: Vec<String> = (0..8).map(|n| format!("helper-{n}")).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let file = &file;
+                scope.spawn(move || append(file, name, &table(name, None, &[], &token_sha256(name))).unwrap());
+            }
+        });
+        let agents = Config::inspect(&file).unwrap().agents;
+        assert!(names.iter().all(|name| agents.contains_key(name)), "{:?}", agents.keys());
     }
 }

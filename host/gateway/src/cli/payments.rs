@@ -46,6 +46,17 @@ pub(super) enum Payments {
         /// Its id, `pay_…`.
         id: String,
     },
+    /// Sign that an open payment must never be redeemed, and print the transaction that says so to the token. Anybody
+    /// may send it; nothing is freed before a final block shows it. Needs the running gateway, which has the key.
+    Cancel {
+        #[command(flatten)]
+        remote: Remote,
+        /// Its id, `pay_…`.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        why: String,
+    },
     /// Book money that came back by another way than the chain. No budget is given back for it.
     Refund {
         #[command(flatten)]
@@ -111,6 +122,7 @@ pub(super) async fn run(command: Payments, environment: &Environment) -> Outcome
             say(format_args!("{:#}", views::payment(&payment, Viewer::Operator, &config)));
         }
         Payments::Explain { listing, id } => explain::run(&listing, &id).await?,
+        Payments::Cancel { remote, id, why } => cancel(&remote, environment, &id, &why).await?,
         Payments::Refund { remote, id, amount, reference } => {
             let body = json!({"amount": amount, "reference": reference});
             change(&remote, environment, &id, Change::Refund, body).await?;
@@ -129,6 +141,28 @@ pub(super) async fn run(command: Payments, environment: &Environment) -> Outcome
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("{}: {error}", path.display()))
+}
+
+async fn cancel(remote: &Remote, environment: &Environment, id: &str, why: &str) -> Outcome {
+    let id: PaymentId = id.parse().map_err(|e| Failure::new(format!("{id}: {e}")))?;
+    let client = Client::new(remote, environment)?;
+    let path = format!("/v1/payments/{id}/cancel");
+    let answer = client.call(Method::POST, &path, Some(json!({"why": why}))).await?;
+    let signed = answer.map_err(|NotRunning(why)| Failure::new(why))?;
+    if remote.listing.json {
+        say(format_args!("{signed:#}"));
+        return Ok(());
+    }
+    let text = |name: &str| signed.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    say(format_args!(
+        "Send this transaction on {} before {}, from any account that pays for it:\n  to    {}\n  data  {}",
+        text("network"),
+        text("valid_before"),
+        text("to"),
+        text("data")
+    ));
+    say(format_args!("{id} is failed, and its hold given back, once a final block shows it."));
+    Ok(())
 }
 
 /// What is said of a payment after it was made.

@@ -150,6 +150,10 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Prob
             operator.decides_about_payment(gateway, id).await?;
             let desk = after::Desk { ledger: &*gateway.ledger, clock: &*gateway.clock, by: &operator.name };
             let payment = match what {
+                ["cancel"] => {
+                    let signed = after::cancel(desk, &gateway.signers, id, &body).await?;
+                    return Ok(json(StatusCode::OK, &signed));
+                }
                 ["refunds"] => after::refund(desk, id, &body).await?,
                 ["dispute"] => after::dispute(desk, id, &body).await?,
                 ["dispute", "end"] => after::end_dispute(desk, id, &body).await?,

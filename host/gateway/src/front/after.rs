@@ -1,14 +1,20 @@
 //! What happens to a payment after the chain has proven it: money comes back, somebody contests it.
+//! And before: it is to be cancelled there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_core::id::PaymentId;
-use countersign_core::ledger::{Evidence, Ledger, PaymentView, Refund, RefundSource, Transition};
+use countersign_core::ledger::{Cancellation, Evidence, Ledger, PaymentView, Refund, RefundSource, Transition};
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, transition};
-use countersign_core::seams::Clock;
+use countersign_core::permit;
+use countersign_core::seams::{Clock, Signer};
 use countersign_core::x402::text::clean;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::admin::parse;
@@ -17,6 +23,9 @@ use crate::problem::{Code, Problem};
 
 /// Largest body of such a call, in bytes: a dispute carries its file.
 pub(super) const MAX_CALL: usize = 1 << 20;
+
+/// Wallets by name.
+type Signers = BTreeMap<String, Arc<dyn Signer>>;
 
 /// What these calls need: so little that the command line can do without a running gateway.
 #[derive(Clone, Copy)]
@@ -97,12 +106,44 @@ pub(crate) async fn end_dispute(desk: Desk<'_>, id: PaymentId, body: &[u8]) -> R
     change(desk, &payment, event, said_by(desk.by, &said.why)?, None).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancelled {
+    why: String,
+}
+
+/// `POST /v1/payments/{id}/cancel`: signs that an open payment's authorization must never be redeemed, and answers the
+/// transaction that says so to the token. Whoever sends it pays for it; nothing is freed before the chain shows it.
+pub(super) async fn cancel(desk: Desk<'_>, signers: &Signers, id: PaymentId, body: &[u8]) -> Result<Value, Problem> {
+    let said: Cancelled = parse(body)?;
+    let why = reason(&said.why)?;
+    let payment = find(desk, id).await?;
+    let unsigned = |detail: String| Problem::new(Code::WalletUnavailable, detail).with("payment", id.to_string());
+    let wallet = &payment.facts.wallet;
+    let signer = signers.get(wallet).ok_or_else(|| unsigned(format!("wallet `{wallet}` is not open here")))?;
+    let cancellation = Cancellation { payment: id, by: desk.by.to_owned(), why, at: desk.clock.now()? };
+    let permit = permit::cancel(desk.ledger, cancellation).await?;
+    let signed = signer.cancel(permit).await.map_err(|error| unsigned(error.to_string()))?;
+    let cancelled = &signed.authorization;
+    Ok(json!({
+        "payment": id,
+        "network": cancelled.offer.network,
+        "to": cancelled.offer.asset.address.to_string(),
+        "data": format!("0x{}", hex::encode(&signed.call)),
+        "valid_before": cancelled.expires_at().to_string(),
+    }))
+}
+
 fn said_by(by: &str, why: &str) -> Result<String, Problem> {
+    Ok(format!("{by}: {}", reason(why)?))
+}
+
+fn reason(why: &str) -> Result<String, Problem> {
     let why = why.trim();
     if why.is_empty() || why.len() > 200 {
         return Err(Problem::new(Code::BadRequest, "why: 1 to 200 bytes that say what happened"));
     }
-    Ok(format!("{by}: {}", clean(why, 200)))
+    Ok(clean(why, 200))
 }
 
 async fn change(

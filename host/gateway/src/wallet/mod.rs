@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use countersign_core::evm::{Address, Signature65, address_of};
 use countersign_core::ledger::Fut;
-use countersign_core::permit::{Permit, Sealed};
+use countersign_core::permit::{CancelPermit, Permit, Sealed, SignedCancellation};
 use countersign_core::seams::{SignError, Signer};
 use countersign_core::x402::{Authorization, Network};
 use k256::ecdsa::SigningKey;
@@ -166,6 +166,14 @@ impl Signer for LocalSigner {
 
     fn sign(&self, permit: Permit) -> Fut<'_, Result<Sealed, SignError>> {
         Box::pin(async move { self.sign_now(permit) })
+    }
+
+    fn cancel(&self, permit: CancelPermit) -> Fut<'_, Result<SignedCancellation, SignError>> {
+        Box::pin(async move {
+            self.check(permit.authorization())?;
+            let signature = sign_digest(&self.key, &permit.digest())?;
+            permit.seal(signature).map_err(|e| SignError::Uncertain(e.to_string()))
+        })
     }
 }
 
