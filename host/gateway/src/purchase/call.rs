@@ -220,7 +220,7 @@ impl Call {
     }
 
     /// SHA-256 of the body; none when empty.
-    fn body_sha256(&self) -> Option<[u8; 32]> {
+    pub(super) fn body_sha256(&self) -> Option<[u8; 32]> {
         match &self.elsewhere {
             Some(elsewhere) => elsewhere.body_sha256,
             None => (!self.body.is_empty()).then(|| Sha256::digest(&self.body).into()),
