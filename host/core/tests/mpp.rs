@@ -124,9 +124,10 @@ fn credential(header: &str) -> Value {
 
 fn recorded() -> (Headers, String) {
     let file: Value = serde_json::from_str(include_str!("../fixtures/mppx.json")).unwrap();
-    let headers = file["unpaid"]["headers"].as_array().unwrap().iter();
-    let headers = headers.map(|pair| (pair[0].as_str().unwrap().into(), pair[1].as_str().unwrap().into()));
-    (headers.collect(), file["unpaid"]["body"].as_str().unwrap().to_owned())
+    let headers: Vec<(String, String)> =
+        serde_json::from_value(file.pointer("/unpaid/headers").unwrap().clone()).unwrap();
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes()));
+    (headers.collect(), file.pointer("/unpaid/body").unwrap().as_str().unwrap().to_owned())
 }
 
 #[test]
