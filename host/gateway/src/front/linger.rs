@@ -47,7 +47,10 @@ pub(super) struct Lingering<S> {
 enum Stage {
     Open,
     /// We have said that we are done.
-    Waiting { quiet: Pin<Box<Sleep>>, longest: Instant },
+    Waiting {
+        quiet: Pin<Box<Sleep>>,
+        longest: Instant,
+    },
     Done,
 }
 
