@@ -3,7 +3,7 @@
 //! Makes a ledger of payments that have little in common but what all payments have, and writes each of its texts
 //! into a file of its own. The same every time.
 
-#![expect(clippy::unwrap_used, dead_code, reason = "what cannot be made stops")]
+#![expect(clippy::unwrap_used, clippy::panic, dead_code, reason = "what cannot be made stops")]
 
 #[path = "../tests/ledger/backend.rs"]
 mod backend;
