@@ -1,8 +1,8 @@
 //! Texts as they are stored: packed, because they are most of what a payment takes on the disk.
 //!
-//! A stored text is a blob. Its first byte says what follows: 0 the text itself; 1 the text packed with zstd and
-//! [`DICTIONARY`], a frame with its length and checksum but without zstd's own first four bytes. Nothing else is a text.
-//! Hashes are always over the text, never over what is stored.
+//! A stored text is a blob. Its first byte says what follows: 0 the text itself; 1 the text packed with zstd and the
+//! dictionary beside this file, a frame with its length and checksum but without zstd's own first four bytes. Nothing
+//! else is a text. Hashes are always over the text, never over what is stored.
 //!
 //! The dictionary is part of the format: whatever was packed with it can be read with it only. A better one would be a
 //! new tag beside this one. It was made from texts of many unlike payments:
