@@ -22,6 +22,7 @@ use crate::proof;
 use crate::refunds;
 use crate::sql::{Answer, Done, Fault, all, one, run};
 use crate::tallies;
+use crate::text::Text;
 use crate::uses;
 use crate::windows::{self, Close};
 
@@ -293,8 +294,8 @@ pub(crate) fn reopen(
     let row = one(conn, sql, [payment.as_bytes()], |r| {
         Ok((
             r.get::<_, u8>(0)?,
-            r.get::<_, String>(1)?,
-            r.get::<_, Option<String>>(2)?,
+            r.get::<_, Text>(1)?,
+            r.get::<_, Option<Text>>(2)?,
             r.get::<_, Option<[u8; 65]>>(3)?,
             r.get::<_, Option<u64>>(4)?,
             r.get::<_, bool>(5)?,
@@ -302,7 +303,7 @@ pub(crate) fn reopen(
     })?;
     let (number, facts, payload, signature, valid_before, delivered) = row.ok_or_else(Fault::not_found)?;
     let state = state(number)?;
-    let facts: PaymentFacts = serde_json::from_str(&facts)?;
+    let facts: PaymentFacts = serde_json::from_str(&facts.0)?;
     if let Some(scope) = suspended(conn, &facts)? {
         return Ok(Done::Undo(Reopened::Suspended(scope.to_string())));
     }
@@ -322,7 +323,7 @@ pub(crate) fn reopen(
     if Timestamp::from_secs(valid_before) <= at.plus_millis(LEFT_TO_PRESENT) {
         return Ok(Done::Undo(Reopened::Expired));
     }
-    let authorization = serde_json::from_str(&payload)?;
+    let authorization = serde_json::from_str(&payload.0)?;
     let signature = signature.map(signature_of).transpose()?;
     if state == State::Signed {
         run(conn, "UPDATE payment SET epoch=?2 WHERE id=?1 AND epoch<>?2", (payment.as_bytes(), epoch))?;
