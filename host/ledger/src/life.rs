@@ -336,7 +336,7 @@ pub(crate) fn reopen(
 pub(crate) fn cancel(conn: &Connection, c: &Cancellation) -> Answer<Done<Box<Authorization>>> {
     let sql = "SELECT state,payload,valid_before FROM payment WHERE id=?1";
     let row = one(conn, sql, [c.payment.as_bytes()], |r| {
-        Ok((r.get::<_, u8>(0)?, r.get::<_, Option<String>>(1)?, r.get::<_, Option<u64>>(2)?))
+        Ok((r.get::<_, u8>(0)?, r.get::<_, Option<Text>>(1)?, r.get::<_, Option<u64>>(2)?))
     })?;
     let (number, payload, valid_before) = row.ok_or_else(Fault::not_found)?;
     let state = state(number)?;
@@ -350,7 +350,7 @@ pub(crate) fn cancel(conn: &Connection, c: &Cancellation) -> Answer<Done<Box<Aut
     if Timestamp::from_secs(valid_before) <= c.at {
         return Err(Fault::conflict("nobody can redeem it any more: its validity is over".to_owned()));
     }
-    let authorization: Box<Authorization> = serde_json::from_str(&payload)?;
+    let authorization: Box<Authorization> = serde_json::from_str(&payload.0)?;
     let body = json!({ "payment": c.payment, "state": number, "valid_before": valid_before, "by": c.by, "why": c.why });
     append(conn, c.at, "cancellation", body)?;
     Ok(Done::Keep(authorization))
