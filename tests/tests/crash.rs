@@ -611,7 +611,8 @@ fn the_judges_find_what_is_wrong() {
         "UPDATE budget_window SET held=held-1 WHERE held>0; UPDATE budget_window SET spent=spent-1 WHERE spent>0;",
     );
     assert!(!counter.counters.is_empty(), "{counter:?}");
-    let changed = "DROP TRIGGER audit_unchanged; UPDATE audit SET body=replace(body,'order-1','order-7');";
+    let changed =
+        "DROP TRIGGER audit_unchanged; UPDATE audit SET body=substr(body,1,length(body)-1) WHERE payment IS NOT NULL;";
     let changed_record = check("changed-record", changed);
     assert!(!changed_record.chain.is_empty(), "{changed_record:?}");
     let missing = check("missing-record", "DROP TRIGGER audit_kept; DELETE FROM audit WHERE seq=3;");

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use countersign_core::digits::lower_hex;
 use countersign_core::json::canonical;
 use serde_json::{Map, Value};
 
@@ -52,7 +53,7 @@ impl From<CanonError> for RecordError {
 /// or has a number that is no integer, or is nested too deep.
 pub fn write(seq: u64, prev: &Hash, at: u64, kind: &str, body: Map<String, Value>) -> Result<String, RecordError> {
     let mut record = body;
-    let own = [("seq", seq.into()), ("prev", hex::encode(prev).into()), ("at", at.into()), ("kind", kind.into())];
+    let own = [("seq", seq.into()), ("prev", lower_hex(prev).into()), ("at", at.into()), ("kind", kind.into())];
     for (name, value) in own {
         if record.insert(name.to_owned(), value).is_some() {
             return Err(RecordError::Reserved(name));

@@ -10,6 +10,7 @@ use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha3::{Digest, Keccak256};
 
+use crate::digits::lower_hex;
 use crate::money::Atomic;
 
 /// Why an address or signature was refused.
@@ -90,14 +91,11 @@ impl Address {
 
     /// The 40 digits in their checksummed case.
     fn checksummed(self) -> String {
-        let lower = hex::encode(self.0);
-        let hash = hex::encode(keccak256(lower.as_bytes()));
-        let cased = lower.chars().zip(hash.chars()).map(
-            |(digit, nibble)| {
-                if nibble >= '8' { digit.to_ascii_uppercase() } else { digit }
-            },
-        );
-        cased.collect()
+        let lower = lower_hex(&self.0);
+        let hash = keccak256(lower.as_bytes());
+        let upper = hash.iter().flat_map(|byte| [byte & 0x80 != 0, byte & 8 != 0]);
+        let cased = lower.bytes().zip(upper).map(|(digit, up)| if up { digit.to_ascii_uppercase() } else { digit });
+        String::from_utf8(cased.collect()).unwrap_or_default()
     }
 }
 
@@ -376,7 +374,7 @@ pub mod hex32 {
     /// Prints `0x` and 64 lower-case hex digits.
     #[must_use]
     pub fn print(bytes: &[u8; 32]) -> String {
-        format!("0x{}", hex::encode(bytes))
+        format!("0x{}", super::lower_hex(bytes))
     }
 
     /// Reads `0x` and 64 hex digits of either case.

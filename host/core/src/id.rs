@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digits::lower_hex;
 use crate::time::Timestamp;
 
 /// The text is not an identifier of the expected kind.
@@ -62,7 +63,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", $prefix, hex::encode(self.0))
+                write!(f, "{}{}", $prefix, lower_hex(&self.0))
             }
         }
 

@@ -9,6 +9,7 @@
 
 pub mod budget;
 pub mod counters;
+pub mod digits;
 pub mod evm;
 pub mod generation;
 pub mod histogram;

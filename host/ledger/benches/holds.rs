@@ -1,11 +1,13 @@
 //! Durable holds: how many a second, how long each takes, and what a large store changes.
-//! `cargo bench -p countersign-ledger --bench holds [-- GROWTH | shared]`
+//! `cargo bench -p countersign-ledger --bench holds [-- GROWTH | shared | bytes N]`
 //!
 //! One run prints: what the disk does alone (4 KiB overwritten and `fdatasync`ed), one transaction for each
 //! hold, group commit at 1, 16, 64 and 256 callers over many budgets and over a single one, what a hold costs, and, with
 //! GROWTH payments (say 1000000), what a commit costs as the store grows to them; with `shared`, the same on a
 //! PostgreSQL server of its own (durable, on this machine), for one gateway and for two. Each caller waits for its
 //! answer before it asks again. Look at the ratios: the figures are the disk's and the scheduler's.
+//!
+//! With `bytes N` nothing but this: N payments in the largest batches, and their bytes by table and index.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,9 +33,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use countersign_core::ledger::{Committed, Fut, Ledger, LedgerError};
+use countersign_core::ledger::{Committed, Fingerprint, Fut, Grant, Ledger, LedgerError};
 use countersign_core::verdict::Window;
 use countersign_ledger::{Database, SqliteLedger};
+use sha2::{Digest as _, Sha256};
 
 use common::{Rig, T0, block, commit, hold};
 
@@ -87,7 +90,13 @@ fn asked(ledger: &SqliteLedger, n: u64, budgets: u64) -> Fut<'_, Result<Committe
         hold(&mine, Window::Rolling(86_400), 1 << 50, 1),
         hold(&mine, Window::Lifetime, 1 << 50, 1),
     ];
-    ledger.commit(commit(n, T0, &holds))
+    let mut commit = commit(n, T0, &holds);
+    // As they are in life: a digest of the request, and a nonce that nobody could guess, nor a packer make smaller.
+    commit.fingerprint = Fingerprint(Sha256::digest([b"request".as_slice(), &n.to_be_bytes()].concat()).into());
+    if let Grant::Sign(authorization) = &mut commit.grant {
+        authorization.nonce = Sha256::digest([b"nonce".as_slice(), &n.to_be_bytes()].concat()).into();
+    }
+    ledger.commit(commit)
 }
 
 fn answered(answer: Result<Committed, LedgerError>) {
@@ -135,7 +144,30 @@ fn cpu() -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
+/// N payments, and what they take in each table and index of the file.
+fn bytes(payments: u64) {
+    let rig = Rig::new();
+    let next = AtomicU64::new(1);
+    flood(&rig.open(), &next, payments);
+    let conn = rusqlite::Connection::open(&rig.path).unwrap();
+    let made: u64 = conn.query_row("SELECT count(*) FROM payment", [], |r| r.get(0)).unwrap();
+    let sql = "SELECT name,sum(pgsize),sum(payload) FROM dbstat GROUP BY name ORDER BY 2 DESC";
+    let mut statement = conn.prepare(sql).unwrap();
+    let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, String>(0)?, r.get::<_, u64>(1)?, r.get::<_, u64>(2)?));
+    let rows: Vec<_> = statement.query_map([], read).unwrap().map(Result::unwrap).collect();
+    println!("{made} payments; bytes of each        pages    content");
+    for (name, pages, content) in rows.iter().filter(|(_, pages, _)| pages / made > 0) {
+        println!("{name:32} {:8} {:10}", pages / made, content / made);
+    }
+    let all: u64 = rows.iter().map(|(_, pages, _)| pages).sum();
+    println!("{:32} {:8}", "all", all / made);
+}
+
 fn main() {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "bytes").skip(1);
+    if let Some(payments) = arguments.next() {
+        return bytes(payments.parse().unwrap());
+    }
     let growth: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(0);
     let rig = Rig::new();
     let syncs = disk(&rig);

@@ -11,6 +11,7 @@ use countersign_audit::record;
 use countersign_audit::tlog::{
     Hash, Node, Nodes, appended, leaf_hash, prove_consistency, prove_inclusion, root, stored_count, stored_index,
 };
+use countersign_core::digits::lower_hex;
 use countersign_core::id::PaymentId;
 use countersign_core::ledger::{KeptCheckpoint, TreeHead};
 use countersign_core::time::Timestamp;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::sql::{Answer, Done, Fault, all, one, run};
+use crate::text::{Packed, Text};
 
 /// Lines of one page.
 const MOST: u32 = 10_000;
@@ -30,7 +32,7 @@ pub(crate) const FOREIGN: usize = 256;
 
 /// SHA-256 in lower-case hex.
 pub(crate) fn digest_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+    lower_hex(&Sha256::digest(bytes))
 }
 
 /// Text of somebody else's, at most [`FOREIGN`] bytes of it; the digest says what was cut.
@@ -87,6 +89,11 @@ pub(crate) fn next(conn: &Connection) -> Answer<u64> {
     Ok(size(conn)?.saturating_add(1))
 }
 
+/// The payment that a record names as its own, as a column.
+pub(crate) fn payment_of(named: &str) -> Option<[u8; 16]> {
+    named.parse().ok().map(|payment: PaymentId| *payment.as_bytes())
+}
+
 /// Appends a record. `body` is an object; its number, link, moment and kind are set here.
 pub(crate) fn append(conn: &Connection, at: Timestamp, kind: &str, body: Value) -> Answer<()> {
     let Value::Object(mut body) = body else {
@@ -96,11 +103,12 @@ pub(crate) fn append(conn: &Connection, at: Timestamp, kind: &str, body: Value) 
     let last = one(conn, "SELECT seq,leaf FROM audit ORDER BY seq DESC LIMIT 1", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
     let (size, prev): (u64, Hash) = last.unwrap_or((0, [0; 32]));
     let seq = size.saturating_add(1);
+    let payment = body.get("payment").and_then(Value::as_str).and_then(payment_of);
     let line = record::write(seq, &prev, at.as_millis(), kind, body);
     let line = line.map_err(|e| Fault::conflict(format!("this cannot be recorded: {e}")))?;
     let leaf = leaf_hash(line.as_bytes());
-    let sql = "INSERT INTO audit(seq,at,kind,body,leaf) VALUES(?1,?2,?3,?4,?5)";
-    run(conn, sql, (seq, at.as_millis(), kind, line, leaf))?;
+    let sql = "INSERT INTO audit(seq,at,kind,payment,body,leaf) VALUES(?1,?2,?3,?4,?5,?6)";
+    run(conn, sql, (seq, at.as_millis(), kind, payment, Packed::new(&line), leaf))?;
     let indexes = stored_count(size)..;
     // The first is the leaf, which is stored already.
     for (idx, hash) in indexes.zip(appended(&Tree(conn), size, leaf)?).skip(1) {
@@ -121,7 +129,7 @@ pub(crate) fn records(conn: &Connection, after: u64, limit: u32) -> Answer<Vec<S
     let mut rows = statement.query((after, limit.min(MOST)))?;
     let (mut lines, mut bytes) = (Vec::new(), 0_usize);
     while let Some(r) = rows.next()? {
-        let line: String = r.get(0)?;
+        let Text(line) = r.get(0)?;
         bytes = bytes.saturating_add(line.len());
         lines.push(line);
         if bytes >= MOST_BYTES {
@@ -133,10 +141,7 @@ pub(crate) fn records(conn: &Connection, after: u64, limit: u32) -> Answer<Vec<S
 
 /// The numbers of the records that name a payment as theirs.
 pub(crate) fn records_of(conn: &Connection, payment: PaymentId) -> Answer<Vec<u64>> {
-    // As the index has it.
-    let sql = "SELECT seq FROM audit
-               WHERE CASE WHEN json_valid(body) THEN json_extract(body,'$.payment') END=?1 ORDER BY seq";
-    all(conn, sql, [payment.to_string()], |r| r.get(0))
+    all(conn, "SELECT seq FROM audit WHERE payment=?1 ORDER BY seq", [payment.as_bytes()], |r| r.get(0))
 }
 
 /// That a record is in the tree of so many.

@@ -16,11 +16,13 @@ use countersign_core::payment::{State, TRANSITIONS};
 use countersign_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::audit::payment_of;
 use crate::life::atomic;
 use crate::open::{OpenError, reader};
 use crate::refunds;
 use crate::schema;
 use crate::sql::{Answer, all};
+use crate::text::Text;
 
 /// A chain that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +105,17 @@ pub fn verify_chain(path: &Path) -> Result<ChainReport, ChainError> {
     chain(&open(path)?)
 }
 
-type Row = (u64, u64, String, String, Hash);
+type Row = (u64, u64, String, Option<[u8; 16]>, Text, Hash);
 
 fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
 }
 
 /// Recomputes all of it from the records' own bytes: links, hashes, tree, and what was signed of it.
 fn chain(conn: &Connection) -> Result<ChainReport, ChainError> {
     let mut signed: BTreeMap<u64, String> =
         all(conn, "SELECT size,note FROM checkpoint", [], |r| Ok((r.get(0)?, r.get(1)?)))?.into_iter().collect();
-    let mut statement = conn.prepare("SELECT seq,at,kind,body,leaf FROM audit ORDER BY seq")?;
+    let mut statement = conn.prepare("SELECT seq,at,kind,payment,body,leaf FROM audit ORDER BY seq")?;
     let mut rows = statement.query([])?;
     let mut nodes = conn.prepare("SELECT hash FROM audit_node WHERE idx=?1")?;
     let mut tree = Frontier::default();
@@ -128,7 +130,7 @@ fn chain(conn: &Connection) -> Result<ChainReport, ChainError> {
             }
         }
         let Some(r) = rows.next()? else { break };
-        let (seq, at, kind, body, leaf) = row(r).map_err(|e| broken(&e.to_string()))?;
+        let (seq, at, kind, payment, Text(body), leaf) = row(r).map_err(|e| broken(&e.to_string()))?;
         if seq != expected {
             return Err(broken("it is missing"));
         }
@@ -140,7 +142,8 @@ fn chain(conn: &Connection) -> Result<ChainReport, ChainError> {
         if leaf_hash(body.as_bytes()) != leaf {
             return Err(broken("its hash is not that of its content"));
         }
-        if (record.seq, record.at, record.kind) != (seq, at, kind.as_str()) {
+        let named = json.get("payment").and_then(Json::as_str).and_then(payment_of);
+        if (record.seq, record.at, record.kind, named) != (seq, at, kind.as_str(), payment) {
             return Err(broken("its columns are not what its content says"));
         }
         let mut complete = Vec::new();

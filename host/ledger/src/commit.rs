@@ -1,6 +1,7 @@
 //! The commit point: decisions, holds, payload and record in one transaction, or nothing.
 
 use countersign_core::budget::PlacedHold;
+use countersign_core::digits::lower_hex;
 use countersign_core::id::{ApprovalId, DecisionId, PaymentId, SessionId};
 use countersign_core::ledger::{
     Alert, Approval, ApprovalState, Caps, Commit, Committed, DecisionRecord, Grant, NewApproval, PaymentFacts,
@@ -10,6 +11,7 @@ use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
 use countersign_core::x402::Authorization;
 use rusqlite::{Connection, params};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admin;
@@ -22,6 +24,7 @@ use crate::moves::Moves;
 use crate::sessions;
 use crate::sql::{Answer, Done, Fault, one, run};
 use crate::tallies::{self, Counted};
+use crate::text::Packed;
 use crate::windows::{self, After, Placed};
 
 /// A signed payment younger than this is merely in flight.
@@ -33,20 +36,33 @@ pub(crate) const BUDGET_REVIEW: (&str, &str) = ("host", "budget-review");
 pub(crate) struct Prepared {
     commit: Commit,
     documents: Documents,
-    payload: Option<String>,
+    payload: Option<Document>,
+}
+
+/// A document as it is stored, and the digest of its text, which is what a record says of it.
+pub(crate) struct Document {
+    stored: Packed,
+    digest: String,
+}
+
+impl Document {
+    fn write(document: &impl Serialize) -> Answer<Self> {
+        let text = serde_json::to_string(document)?;
+        Ok(Self { stored: Packed::new(&text), digest: digest_hex(text.as_bytes()) })
+    }
 }
 
 /// Facts and decisions as they are stored.
 pub(crate) struct Documents {
-    facts: String,
+    facts: Document,
     decisions: Vec<Written>,
 }
 
 struct Written {
-    request: String,
-    judgement: String,
+    request: Document,
+    judgement: Document,
     verdict: String,
-    reasons: String,
+    reasons: Packed,
 }
 
 impl Documents {
@@ -57,16 +73,13 @@ impl Documents {
         facts.claims = facts.claims.iter().map(|(k, v)| (cut(k), cut(v))).collect();
         let written = |d: &DecisionRecord| -> Answer<Written> {
             Ok(Written {
-                request: serde_json::to_string(&d.request)?,
-                judgement: serde_json::to_string(&d.judgement)?,
+                request: Document::write(&d.request)?,
+                judgement: Document::write(&d.judgement)?,
                 verdict: d.verdict.to_string(),
-                reasons: serde_json::to_string(&d.reasons)?,
+                reasons: Packed::new(&serde_json::to_string(&d.reasons)?),
             })
         };
-        Ok(Self {
-            facts: serde_json::to_string(&facts)?,
-            decisions: decisions.iter().map(written).collect::<Answer<_>>()?,
-        })
+        Ok(Self { facts: Document::write(&facts)?, decisions: decisions.iter().map(written).collect::<Answer<_>>()? })
     }
 
     /// Stores the decisions, the first of them in place `first`; answers what the record `seq` says of them.
@@ -74,7 +87,6 @@ impl Documents {
         &self,
         conn: &Connection,
         payment: PaymentId,
-        key: &PurchaseKey,
         decisions: &[DecisionRecord],
         (first, seq): (u64, u64),
     ) -> Answer<Value> {
@@ -82,17 +94,14 @@ impl Documents {
         for ((d, written), ord) in decisions.iter().zip(&self.decisions).zip(first..) {
             run(
                 conn,
-                "INSERT INTO decision(id,payment,ord,purchase,at,generation,request,judgement,verdict,reasons,refusal,
-                   seq) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+                "INSERT INTO decision(id,payment,ord,request,judgement,verdict,reasons,refusal,seq)
+                 VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
                 params![
                     d.id.as_bytes(),
                     payment.as_bytes(),
                     ord,
-                    key.purchase.as_str(),
-                    d.request.at.as_millis(),
-                    d.judgement.generation,
-                    written.request,
-                    written.judgement,
+                    written.request.stored,
+                    written.judgement.stored,
                     written.verdict,
                     written.reasons,
                     d.refusal,
@@ -101,15 +110,15 @@ impl Documents {
             )?;
             records.push(json!({
                 "id": d.id, "generation": d.judgement.generation, "verdict": written.verdict,
-                "refusal": d.refusal, "request": digest_hex(written.request.as_bytes()),
-                "judgement": digest_hex(written.judgement.as_bytes()),
+                "refusal": d.refusal, "request": written.request.digest,
+                "judgement": written.judgement.digest,
             }));
         }
         Ok(Value::Array(records))
     }
 
     /// The facts as stored.
-    pub(crate) fn facts(&self) -> &str {
+    pub(crate) fn facts(&self) -> &Document {
         &self.facts
     }
 }
@@ -124,7 +133,7 @@ pub(crate) fn prepare(commit: Commit) -> Answer<Prepared> {
     }
     windows::check(&commit.holds)?;
     let payload = match &commit.grant {
-        Grant::Sign(a) if a.payment == commit.payment => Some(serde_json::to_string(a)?),
+        Grant::Sign(a) if a.payment == commit.payment => Some(Document::write(a)?),
         Grant::Sign(_) => return Err(Fault::conflict("the payload is another payment's")),
         Grant::Review(_) if commit.resume.is_some() => {
             return Err(Fault::conflict("a resumed purchase cannot be put into review again"));
@@ -406,7 +415,7 @@ pub(crate) struct NewPayment<'a> {
     pub(crate) decision: DecisionId,
     pub(crate) state: State,
     pub(crate) epoch: u64,
-    pub(crate) payload: Option<(&'a Authorization, &'a str)>,
+    pub(crate) payload: Option<(&'a Authorization, &'a Document)>,
     pub(crate) approval: Option<ApprovalId>,
     pub(crate) refusal: Option<&'a str>,
     pub(crate) at: Timestamp,
@@ -419,7 +428,7 @@ fn new_payment<'a>(
     approval: Option<ApprovalId>,
 ) -> Answer<NewPayment<'a>> {
     let c = &p.commit;
-    let payload = authorization.zip(p.payload.as_deref());
+    let payload = authorization.zip(p.payload.as_ref());
     Ok(NewPayment {
         id: c.payment,
         key: &c.key,
@@ -471,12 +480,12 @@ pub(crate) fn insert_payment(conn: &Connection, n: &NewPayment<'_>) -> Answer<()
             authorization.map(|a| *a.from.as_bytes()),
             authorization.map(|a| a.nonce),
             authorization.map(|a| a.valid_before),
-            payload,
+            payload.map(|payload| &payload.stored),
             n.state.number(),
             n.epoch,
             authorization.map(|_| n.at.as_millis()),
             n.at.as_millis(),
-            n.documents.facts(),
+            n.documents.facts().stored,
             n.decision.as_bytes(),
             n.approval.map(|a| *a.as_bytes()),
             n.refusal,
@@ -506,11 +515,11 @@ fn resume_signed(conn: &Connection, epoch: u64, p: &Prepared, a: &Authorization,
             a.from.as_bytes(),
             a.nonce,
             a.valid_before,
-            p.payload,
+            p.payload.as_ref().map(|payload| &payload.stored),
             epoch,
             c.at.as_millis(),
             last(c)?.id.as_bytes(),
-            p.documents.facts(),
+            p.documents.facts().stored,
             c.facts.value.get(),
             seen.version
         ],
@@ -524,11 +533,10 @@ fn resume_signed(conn: &Connection, epoch: u64, p: &Prepared, a: &Authorization,
 /// Everything a signed payment has beside its row.
 fn signed(conn: &Connection, p: &Prepared, a: &Authorization, placed: &Placement) -> Answer<Committed> {
     let c = &p.commit;
-    let payload = p.payload.as_deref().unwrap_or_default();
     let mut record = beside(conn, p, placed, Some(a.valid_before))?;
     if let Some(map) = record.as_object_mut() {
-        map.insert("payload".to_owned(), digest_hex(payload.as_bytes()).into());
-        map.insert("nonce".to_owned(), hex::encode(a.nonce).into());
+        map.insert("payload".to_owned(), json!(p.payload.as_ref().map(|payload| &payload.digest)));
+        map.insert("nonce".to_owned(), lower_hex(&a.nonce).into());
         map.insert("payer".to_owned(), a.from.to_string().into());
         map.insert("valid_before".to_owned(), a.valid_before.into());
         map.insert("approval".to_owned(), json!(c.resume.map(|r| r.approval)));
@@ -579,7 +587,7 @@ fn beside(conn: &Connection, p: &Prepared, placed: &Placement, valid_before: Opt
         windows::store_hold(conn, c.payment, (ord, hold), after, valid_before, (c.at, placed.seq))?;
     }
     let first = if c.resume.is_some() { next_decision(conn, c.payment)? } else { 0 };
-    let decisions = p.documents.store_decisions(conn, c.payment, &c.key, &c.decisions, (first, placed.seq))?;
+    let decisions = p.documents.store_decisions(conn, c.payment, &c.decisions, (first, placed.seq))?;
     let counted = match c.resume {
         Some(_) => Counted::read(conn, c.payment)?,
         None => Counted::new(c),
@@ -588,10 +596,10 @@ fn beside(conn: &Connection, p: &Prepared, placed: &Placement, valid_before: Opt
     let f = &c.facts;
     Ok(json!({
         "payment": c.payment, "workspace": c.key.workspace, "agent": c.key.agent, "purchase": c.key.purchase,
-        "session": c.session, "fingerprint": hex::encode(c.fingerprint.0), "mandate": f.mandate, "wallet": f.wallet,
+        "session": c.session, "fingerprint": lower_hex(&c.fingerprint.0), "mandate": f.mandate, "wallet": f.wallet,
         "method": f.method, "host": f.host, "path": f.path, "pay_to": f.pay_to, "network": f.network,
         "asset": f.asset, "amount": f.amount, "value": f.value, "offer": f.offer_sha256, "generation": c.generation,
-        "facts": digest_hex(p.documents.facts().as_bytes()), "decisions": decisions,
+        "facts": p.documents.facts().digest, "decisions": decisions,
         "budgets": placed.moves.record(),
     }))
 }

@@ -1,5 +1,6 @@
 //! Purchases that nobody granted.
 
+use countersign_core::digits::lower_hex;
 use countersign_core::id::{PaymentId, SessionId};
 use countersign_core::ledger::{Denial, PaymentFacts};
 use countersign_core::payment::State;
@@ -67,11 +68,11 @@ pub(crate) fn deny(conn: &Connection, epoch: u64, p: &Prepared) -> Answer<Done<P
         },
     )?;
     life::record_step(conn, d.payment, 0, State::Denied, None, &d.code, d.at)?;
-    let decisions = p.documents.store_decisions(conn, d.payment, &d.key, &d.decisions, (0, audit::next(conn)?))?;
+    let decisions = p.documents.store_decisions(conn, d.payment, &d.decisions, (0, audit::next(conn)?))?;
     let f = &p.facts;
     let body = json!({
         "payment": d.payment, "workspace": d.key.workspace, "agent": d.key.agent, "purchase": d.key.purchase,
-        "fingerprint": hex::encode(d.fingerprint.0), "code": d.code, "mandate": f.mandate, "method": f.method,
+        "fingerprint": lower_hex(&d.fingerprint.0), "code": d.code, "mandate": f.mandate, "method": f.method,
         "host": f.host, "path": f.path, "pay_to": f.pay_to, "amount": f.amount, "value": f.value,
         "decisions": decisions,
     });

@@ -20,6 +20,7 @@
 //! | `uses` | what became of what was bought |
 //! | `past` | decisions as they were recorded, for replay |
 //! | `audit`, `check` | the record, and checking all of it from outside |
+//! | `text` | texts as they are stored: packed |
 //! | `alerts`, `notices`, `figures` | who must be told of what, and what is open, counted |
 //! | `answers` | kept bodies, in a file of their own |
 //! | `shared` | the same ledger for several gateways, in PostgreSQL |
@@ -60,6 +61,7 @@ mod sessions;
 mod shared;
 mod sql;
 mod tallies;
+pub mod text;
 mod uses;
 mod votes;
 mod windows;

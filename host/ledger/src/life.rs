@@ -22,6 +22,7 @@ use crate::proof;
 use crate::refunds;
 use crate::sql::{Answer, Done, Fault, all, one, run};
 use crate::tallies;
+use crate::text::Text;
 use crate::uses;
 use crate::windows::{self, Close};
 
@@ -293,8 +294,8 @@ pub(crate) fn reopen(
     let row = one(conn, sql, [payment.as_bytes()], |r| {
         Ok((
             r.get::<_, u8>(0)?,
-            r.get::<_, String>(1)?,
-            r.get::<_, Option<String>>(2)?,
+            r.get::<_, Text>(1)?,
+            r.get::<_, Option<Text>>(2)?,
             r.get::<_, Option<[u8; 65]>>(3)?,
             r.get::<_, Option<u64>>(4)?,
             r.get::<_, bool>(5)?,
@@ -302,7 +303,7 @@ pub(crate) fn reopen(
     })?;
     let (number, facts, payload, signature, valid_before, delivered) = row.ok_or_else(Fault::not_found)?;
     let state = state(number)?;
-    let facts: PaymentFacts = serde_json::from_str(&facts)?;
+    let facts: PaymentFacts = serde_json::from_str(&facts.0)?;
     if let Some(scope) = suspended(conn, &facts)? {
         return Ok(Done::Undo(Reopened::Suspended(scope.to_string())));
     }
@@ -322,7 +323,7 @@ pub(crate) fn reopen(
     if Timestamp::from_secs(valid_before) <= at.plus_millis(LEFT_TO_PRESENT) {
         return Ok(Done::Undo(Reopened::Expired));
     }
-    let authorization = serde_json::from_str(&payload)?;
+    let authorization = serde_json::from_str(&payload.0)?;
     let signature = signature.map(signature_of).transpose()?;
     if state == State::Signed {
         run(conn, "UPDATE payment SET epoch=?2 WHERE id=?1 AND epoch<>?2", (payment.as_bytes(), epoch))?;
@@ -335,7 +336,7 @@ pub(crate) fn reopen(
 pub(crate) fn cancel(conn: &Connection, c: &Cancellation) -> Answer<Done<Box<Authorization>>> {
     let sql = "SELECT state,payload,valid_before FROM payment WHERE id=?1";
     let row = one(conn, sql, [c.payment.as_bytes()], |r| {
-        Ok((r.get::<_, u8>(0)?, r.get::<_, Option<String>>(1)?, r.get::<_, Option<u64>>(2)?))
+        Ok((r.get::<_, u8>(0)?, r.get::<_, Option<Text>>(1)?, r.get::<_, Option<u64>>(2)?))
     })?;
     let (number, payload, valid_before) = row.ok_or_else(Fault::not_found)?;
     let state = state(number)?;
@@ -349,7 +350,7 @@ pub(crate) fn cancel(conn: &Connection, c: &Cancellation) -> Answer<Done<Box<Aut
     if Timestamp::from_secs(valid_before) <= c.at {
         return Err(Fault::conflict("nobody can redeem it any more: its validity is over".to_owned()));
     }
-    let authorization: Box<Authorization> = serde_json::from_str(&payload)?;
+    let authorization: Box<Authorization> = serde_json::from_str(&payload.0)?;
     let body = json!({ "payment": c.payment, "state": number, "valid_before": valid_before, "by": c.by, "why": c.why });
     append(conn, c.at, "cancellation", body)?;
     Ok(Done::Keep(authorization))

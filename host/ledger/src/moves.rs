@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use countersign_core::budget::BudgetId;
+use countersign_core::digits::lower_hex;
 use serde_json::{Map, Value};
 
 use crate::sql::{Answer, Fault};
@@ -112,7 +113,7 @@ impl Moves {
         let entry = |((budget, win), e): (&(BudgetId, u64), &Entry)| {
             let (held, spent, limit) = e.after;
             let mut map = Map::new();
-            map.insert("budget".to_owned(), hex::encode(budget.as_bytes()).into());
+            map.insert("budget".to_owned(), lower_hex(budget.as_bytes()).into());
             map.insert("label".to_owned(), e.label.as_str().into());
             map.insert("win".to_owned(), (*win).into());
             map.insert("limit".to_owned(), limit.into());

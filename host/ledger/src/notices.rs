@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::told;
 use crate::sql::{Answer, Fault, all, one, run};
+use crate::text::Text;
 
 /// Most notices of one page.
 const MOST: u32 = 1_000;
@@ -32,8 +33,8 @@ const fn number(event: NoticeEvent) -> u8 {
 
 /// What is known of a payment from its first moment.
 pub(crate) fn facts(conn: &Connection, payment: PaymentId) -> Answer<PaymentFacts> {
-    let found: Option<String> = one(conn, "SELECT facts FROM payment WHERE id=?1", [payment.as_bytes()], |r| r.get(0))?;
-    Ok(serde_json::from_str(&found.ok_or_else(Fault::not_found)?)?)
+    let found: Option<Text> = one(conn, "SELECT facts FROM payment WHERE id=?1", [payment.as_bytes()], |r| r.get(0))?;
+    Ok(serde_json::from_str(&found.ok_or_else(Fault::not_found)?.0)?)
 }
 
 /// Writes down that something happened to an approval; due at once.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::audit::digest_hex;
 use crate::sql::{Answer, Fault, all, one};
+use crate::text::Text;
 
 /// Decisions of one page.
 const MOST: u32 = 1_000;
@@ -16,13 +17,13 @@ const MOST: u32 = 1_000;
 struct Stored {
     id: [u8; 16],
     payment: [u8; 16],
-    request: String,
-    judgement: String,
+    request: Text,
+    judgement: Text,
     verdict: String,
-    reasons: String,
+    reasons: Text,
     refusal: Option<String>,
     seq: u64,
-    facts: String,
+    facts: Text,
     approval: Option<[u8; 16]>,
     latest: bool,
     signed: bool,
@@ -81,13 +82,13 @@ fn past(conn: &Connection, s: Stored) -> Answer<PastDecision> {
     let id = DecisionId::from_bytes(s.id);
     let damage = damage(conn, id, &s)?;
     let broken = |e: serde_json::Error| Fault::Broken(format!("the stored decision {id} does not parse: {e}"));
-    let facts: PaymentFacts = serde_json::from_str(&s.facts).map_err(broken)?;
+    let facts: PaymentFacts = serde_json::from_str(&s.facts.0).map_err(broken)?;
     let record = DecisionRecord {
         id,
-        request: serde_json::from_str(&s.request).map_err(broken)?,
-        judgement: serde_json::from_str(&s.judgement).map_err(broken)?,
+        request: serde_json::from_str(&s.request.0).map_err(broken)?,
+        judgement: serde_json::from_str(&s.judgement.0).map_err(broken)?,
         verdict: serde_json::from_value(s.verdict.into()).map_err(broken)?,
-        reasons: serde_json::from_str(&s.reasons).map_err(broken)?,
+        reasons: serde_json::from_str(&s.reasons.0).map_err(broken)?,
         refusal: s.refusal,
     };
     // A payment that was asked about has the decision that asked, and the one that carried on.
@@ -109,8 +110,8 @@ fn past(conn: &Connection, s: Stored) -> Answer<PastDecision> {
 fn damage(conn: &Connection, id: DecisionId, s: &Stored) -> Answer<Option<String>> {
     let said = |what: &str| Ok(Some(what.to_owned()));
     let sql = "SELECT body,leaf FROM audit WHERE seq=?1";
-    let found = one(conn, sql, [s.seq], |r| Ok((r.get::<_, String>(0)?, r.get::<_, [u8; 32]>(1)?)))?;
-    let Some((body, leaf)) = found else { return said("the record that vouches for it is missing") };
+    let found = one(conn, sql, [s.seq], |r| Ok((r.get::<_, Text>(0)?, r.get::<_, [u8; 32]>(1)?)))?;
+    let Some((Text(body), leaf)) = found else { return said("the record that vouches for it is missing") };
     if leaf_hash(body.as_bytes()) != leaf {
         return said("the record that vouches for it was changed");
     }
@@ -121,10 +122,10 @@ fn damage(conn: &Connection, id: DecisionId, s: &Stored) -> Answer<Option<String
     let Some(entry) = entries.iter().find(|e| is(e, "id", &named)) else {
         return said("the record that vouches for it does not name it");
     };
-    if !is(entry, "request", &digest_hex(s.request.as_bytes())) {
+    if !is(entry, "request", &digest_hex(s.request.0.as_bytes())) {
         return said("its request is not the one that was recorded");
     }
-    if !is(entry, "judgement", &digest_hex(s.judgement.as_bytes())) {
+    if !is(entry, "judgement", &digest_hex(s.judgement.0.as_bytes())) {
         return said("its judgement is not the one that was recorded");
     }
     if !is(entry, "verdict", &s.verdict) || entry.get("refusal").and_then(Value::as_str) != s.refusal.as_deref() {

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use crate::life;
 use crate::refunds;
 use crate::sql::{Answer, Fault, all, one};
+use crate::text::Text;
 use crate::uses;
 use crate::windows;
 
@@ -32,13 +33,13 @@ struct Stored {
     purchase: String,
     attempt: u32,
     state: u8,
-    facts: String,
+    facts: Text,
     fingerprint: [u8; 32],
     session: Option<[u8; 16]>,
     decision: [u8; 16],
     refusal: Option<String>,
     repeats: u32,
-    payload: Option<String>,
+    payload: Option<Text>,
     approval: Option<[u8; 16]>,
     transaction: Option<String>,
     evidence: Option<String>,
@@ -87,14 +88,14 @@ fn view(conn: &Connection, s: Stored) -> Answer<PaymentView> {
         key: PurchaseKey { workspace: s.workspace, agent: s.agent, purchase },
         attempt: s.attempt,
         state: life::state(s.state)?,
-        facts: serde_json::from_str(&s.facts)?,
+        facts: serde_json::from_str(&s.facts.0)?,
         fingerprint: Fingerprint(s.fingerprint),
         session: s.session.map(SessionId::from_bytes),
         decision: decision(conn, s.decision)?,
         refusal: s.refusal,
         repeats: s.repeats,
         holds: holds(conn, id)?,
-        authorization: s.payload.map(|p| serde_json::from_str(&p)).transpose()?,
+        authorization: s.payload.map(|p| serde_json::from_str(&p.0)).transpose()?,
         approval: s.approval.map(ApprovalId::from_bytes),
         transaction: s.transaction,
         evidence: s.evidence.map(|e| serde_json::from_str(&e)).transpose()?,
@@ -109,16 +110,16 @@ fn view(conn: &Connection, s: Stored) -> Answer<PaymentView> {
 
 fn decision(conn: &Connection, id: [u8; 16]) -> Answer<DecisionRecord> {
     let sql = "SELECT request,judgement,verdict,reasons,refusal FROM decision WHERE id=?1";
-    type Row = (String, String, String, String, Option<String>);
+    type Row = (Text, Text, String, Text, Option<String>);
     let found: Option<Row> = one(conn, sql, [id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
     let missing = || Fault::Broken("a payment without its decision".to_owned());
     let (request, judgement, verdict, reasons, refusal) = found.ok_or_else(missing)?;
     Ok(DecisionRecord {
         id: DecisionId::from_bytes(id),
-        request: serde_json::from_str(&request)?,
-        judgement: serde_json::from_str(&judgement)?,
+        request: serde_json::from_str(&request.0)?,
+        judgement: serde_json::from_str(&judgement.0)?,
         verdict: serde_json::from_value(verdict.into())?,
-        reasons: serde_json::from_str(&reasons)?,
+        reasons: serde_json::from_str(&reasons.0)?,
         refusal,
     })
 }

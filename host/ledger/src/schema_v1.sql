@@ -1,5 +1,6 @@
 -- Moments are milliseconds since the epoch, amounts are ledger units (micros or counts).
 -- The constraints are the last wall: they hold whatever the program above them does.
+-- Columns that say "text" are texts as `text.rs` stores them: a byte that says how, then the text or what it was packed to.
 
 CREATE TABLE meta(k TEXT PRIMARY KEY, v ANY NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -49,7 +50,7 @@ CREATE TABLE payment(
   network TEXT NOT NULL, asset TEXT NOT NULL,
   amount BLOB NOT NULL CHECK(length(amount)=32),
   value INTEGER NOT NULL CHECK(value BETWEEN 0 AND 1000000000000000),
-  payer BLOB, nonce BLOB CHECK(length(nonce)=32), valid_before INTEGER, payload TEXT, -- written once
+  payer BLOB, nonce BLOB CHECK(length(nonce)=32), valid_before INTEGER, payload BLOB, -- text; written once
   signature BLOB CHECK(length(signature)=65),                                        -- written once
   state INTEGER NOT NULL CHECK(
     state=1 OR state=2 OR state=4 OR state=5 OR state=6 OR state=7 OR state=8 OR state=9 OR state=10 OR state=11),
@@ -58,7 +59,8 @@ CREATE TABLE payment(
   signed INTEGER,                   -- when the payload was written
   counted INTEGER NOT NULL,         -- the moment it counts at in histories
   delivered INTEGER NOT NULL DEFAULT 0 CHECK(delivered IN (0,1)),
-  facts TEXT NOT NULL, decision BLOB NOT NULL, approval BLOB,
+  facts BLOB NOT NULL,              -- text
+  decision BLOB NOT NULL, approval BLOB,
   refusal TEXT, repeats INTEGER NOT NULL DEFAULT 0,
   txhash TEXT,                      -- said to have settled it; proven only where something is redeemed
   evidence TEXT,                    -- what proved it, or what the latest word on it rests on
@@ -75,7 +77,7 @@ CREATE TABLE payment(
 ) STRICT;
 CREATE UNIQUE INDEX payment_attempt ON payment(workspace,agent,purchase,attempt);
 CREATE UNIQUE INDEX payment_live ON payment(workspace,agent,purchase) WHERE state NOT IN (1,8);
-CREATE UNIQUE INDEX payment_nonce ON payment(payer,nonce) WHERE nonce IS NOT NULL;
+CREATE UNIQUE INDEX payment_nonce ON payment(nonce,payer) WHERE nonce IS NOT NULL;
 CREATE INDEX payment_owner ON payment(workspace,agent,state,id);
 CREATE INDEX payment_state ON payment(state,id);
 CREATE INDEX payment_session ON payment(session,id) WHERE session IS NOT NULL;
@@ -172,10 +174,9 @@ BEGIN SELECT RAISE(ABORT,'finality never goes back'); END;
 
 CREATE TABLE decision(
   id BLOB NOT NULL PRIMARY KEY CHECK(length(id)=16),
-  payment BLOB NOT NULL REFERENCES payment(id), ord INTEGER NOT NULL CHECK(ord>=0), purchase TEXT NOT NULL,
-  at INTEGER NOT NULL, generation INTEGER NOT NULL,
-  request TEXT NOT NULL, judgement TEXT NOT NULL,
-  verdict TEXT NOT NULL, reasons TEXT NOT NULL, refusal TEXT,
+  payment BLOB NOT NULL REFERENCES payment(id), ord INTEGER NOT NULL CHECK(ord>=0),
+  request BLOB NOT NULL, judgement BLOB NOT NULL, reasons BLOB NOT NULL, -- texts
+  verdict TEXT NOT NULL, refusal TEXT,
   seq INTEGER NOT NULL              -- the record that vouches for it
 ) STRICT;
 CREATE UNIQUE INDEX decision_order ON decision(payment,ord);
@@ -306,13 +307,14 @@ BEGIN SELECT RAISE(ABORT,'generations are not deleted'); END;
 CREATE TRIGGER generation_unchanged BEFORE UPDATE ON generation
 BEGIN SELECT RAISE(ABORT,'generations are not changed'); END;
 
--- The log of records; its format is documented in docs/ledger.md. `leaf` is the hash of `body`.
+-- The log of records; its format is documented in docs/ledger.md. `leaf` is the hash of the record, which is the text
+-- in `body`; the other columns repeat what the record says, and whoever checks the log compares them.
 CREATE TABLE audit(
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL,
-  body TEXT NOT NULL, leaf BLOB NOT NULL CHECK(length(leaf)=32)
+  payment BLOB CHECK(length(payment)=16), -- whose record it is
+  body BLOB NOT NULL, leaf BLOB NOT NULL CHECK(length(leaf)=32)
 ) STRICT;
--- Over what a record says itself: an index cannot say otherwise.
-CREATE INDEX audit_payment ON audit(CASE WHEN json_valid(body) THEN json_extract(body,'$.payment') END);
+CREATE INDEX audit_payment ON audit(payment) WHERE payment IS NOT NULL;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT,'records are not deleted'); END;
 CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT,'records are not changed'); END;
 

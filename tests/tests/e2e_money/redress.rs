@@ -187,6 +187,7 @@ fn without_a_running_gateway_the_command_line_does_it_itself() {
 
 /// The records of this kind, oldest first.
 fn recorded(scene: &Scene, kind: &str) -> Vec<Value> {
+    assert_eq!(scene.operator().get("/v1/audit/checkpoint").status, 200);
     said(&scene.gateway.command(&["ledger", "export", "--format", "audit", "--out", "records"]));
     let file = fs::read_to_string(scene.gateway.dir().join("records")).unwrap();
     fs::remove_file(scene.gateway.dir().join("records")).unwrap();

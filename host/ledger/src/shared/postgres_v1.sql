@@ -45,7 +45,7 @@ CREATE TABLE countersign.payment(
   network text NOT NULL, asset text NOT NULL,
   amount bytea NOT NULL CHECK(octet_length(amount)=32),
   value bigint NOT NULL CHECK(value BETWEEN 0 AND 1000000000000000),
-  payer bytea, nonce bytea CHECK(octet_length(nonce)=32), valid_before bigint, payload text,
+  payer bytea, nonce bytea CHECK(octet_length(nonce)=32), valid_before bigint, payload bytea,
   signature bytea CHECK(octet_length(signature)=65),
   state bigint NOT NULL CHECK(state IN (1,2,4,5,6,7,8,9,10,11)),
   version bigint NOT NULL DEFAULT 0,
@@ -53,7 +53,8 @@ CREATE TABLE countersign.payment(
   signed bigint,
   counted bigint NOT NULL,
   delivered bigint NOT NULL DEFAULT 0 CHECK(delivered IN (0,1)),
-  facts text NOT NULL, decision bytea NOT NULL, approval bytea,
+  facts bytea NOT NULL,
+  decision bytea NOT NULL, approval bytea,
   refusal text, repeats bigint NOT NULL DEFAULT 0,
   txhash text,
   evidence text,
@@ -115,10 +116,9 @@ CREATE TABLE countersign.finalized(
 CREATE TABLE countersign.decision(
   id bytea NOT NULL PRIMARY KEY CHECK(octet_length(id)=16),
   payment bytea NOT NULL REFERENCES countersign.payment(id) DEFERRABLE INITIALLY DEFERRED,
-  ord bigint NOT NULL CHECK(ord>=0), purchase text NOT NULL,
-  at bigint NOT NULL, generation bigint NOT NULL,
-  request text NOT NULL, judgement text NOT NULL,
-  verdict text NOT NULL, reasons text NOT NULL, refusal text,
+  ord bigint NOT NULL CHECK(ord>=0),
+  request bytea NOT NULL, judgement bytea NOT NULL, reasons bytea NOT NULL,
+  verdict text NOT NULL, refusal text,
   seq bigint NOT NULL
 );
 
@@ -229,7 +229,8 @@ CREATE TABLE countersign.generation(
 
 CREATE TABLE countersign.audit(
   seq bigint PRIMARY KEY, at bigint NOT NULL, kind text NOT NULL,
-  body text NOT NULL, leaf bytea NOT NULL CHECK(octet_length(leaf)=32)
+  payment bytea CHECK(octet_length(payment)=16),
+  body bytea NOT NULL, leaf bytea NOT NULL CHECK(octet_length(leaf)=32)
 );
 
 CREATE TABLE countersign.audit_node(idx bigint PRIMARY KEY, hash bytea NOT NULL CHECK(octet_length(hash)=32));
@@ -277,7 +278,7 @@ CREATE TRIGGER answers_weigh AFTER INSERT OR UPDATE OR DELETE ON countersign.ans
 
 CREATE UNIQUE INDEX payment_attempt ON countersign.payment(workspace,agent,purchase,attempt);
 CREATE UNIQUE INDEX payment_live ON countersign.payment(workspace,agent,purchase) WHERE state NOT IN (1,8);
-CREATE UNIQUE INDEX payment_nonce ON countersign.payment(payer,nonce) WHERE nonce IS NOT NULL;
+CREATE UNIQUE INDEX payment_nonce ON countersign.payment(nonce,payer) WHERE nonce IS NOT NULL;
 CREATE INDEX payment_in_flight ON countersign.payment(epoch) WHERE state=4;
 CREATE UNIQUE INDEX refund_transfer ON countersign.refund(network,txhash,log) WHERE txhash IS NOT NULL;
 CREATE UNIQUE INDEX refund_reference ON countersign.refund(payment,reference) WHERE reference IS NOT NULL;

@@ -25,7 +25,9 @@ use countersign_core::terms::ApprovalTerms;
 use countersign_core::time::Timestamp;
 use countersign_core::verdict::{Attributed, Hold, Judgement, Reason, Unit, Verdict, Window};
 use countersign_core::x402::{Asset, Authorization, Eip712, Offer, Protocol, Version};
+use countersign_ledger::text::{pack, unpack};
 use countersign_ledger::{Options, SqliteLedger};
+use rusqlite::functions::{Context as Call, FunctionFlags};
 
 use crate::backend;
 
@@ -80,9 +82,14 @@ impl Rig {
         backend::open(&self.path, Self::options(), now).unwrap()
     }
 
-    /// Changes the file behind the ledger's back.
+    /// Changes the file behind the ledger's back. In SQL, `text(stored)` is a stored text, and `stored(text)` stores it.
     pub(crate) fn raw(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(&self.path).unwrap()
+        let conn = rusqlite::Connection::open(&self.path).unwrap();
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+        let read = |c: &Call<'_>| Ok(unpack(&c.get::<Vec<u8>>(0)?).unwrap());
+        conn.create_scalar_function("text", 1, flags, read).unwrap();
+        conn.create_scalar_function("stored", 1, flags, |c| Ok(pack(&c.get::<String>(0)?))).unwrap();
+        conn
     }
 
     /// The store must be sound, whatever the test did.
@@ -101,7 +108,7 @@ impl Rig {
 
 /// An outsider finds nothing wrong with the log, whatever the test did.
 fn exported(raw: &rusqlite::Connection) {
-    let mut statement = raw.prepare("SELECT body FROM audit ORDER BY seq").unwrap();
+    let mut statement = raw.prepare("SELECT text(body) FROM audit ORDER BY seq").unwrap();
     let mut lines: Vec<String> = statement.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
     let mut tree = Frontier::default();
     lines.iter().for_each(|line| tree.push(leaf_hash(line.as_bytes())));
@@ -445,7 +452,7 @@ pub(crate) fn follow(told: &mut Told, budgets: &serde_json::Value) {
 
 /// What the records alone say of every window.
 pub(crate) fn replayed(conn: &rusqlite::Connection) -> Told {
-    let mut statement = conn.prepare("SELECT kind,body FROM audit ORDER BY seq").unwrap();
+    let mut statement = conn.prepare("SELECT kind,text(body) FROM audit ORDER BY seq").unwrap();
     let mut told = Told::new();
     let records = statement.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?))).unwrap();
     for (kind, body) in records.map(Result::unwrap) {

@@ -85,7 +85,7 @@ fn a_generation_is_a_record_and_stays_what_it_was() {
     block(ledger.activate(generation(1, b"one"), false)).unwrap();
     let raw = rig.raw();
     let body: String =
-        raw.query_row("SELECT body FROM audit WHERE kind='policies-activated'", [], |r| r.get(0)).unwrap();
+        raw.query_row("SELECT text(body) FROM audit WHERE kind='policies-activated'", [], |r| r.get(0)).unwrap();
     for part in
         ["\"generation\":1", "\"origin\":\"file\"", "\"by\":\"alice\"", &sha256(b"one"), "\"stands_for\":\"file\""]
     {

@@ -202,7 +202,7 @@ fn the_file_itself_refuses_what_must_not_be() {
     let raw = rig.raw();
     let id = |n| hex::encode(payment_id(n).as_bytes());
     for (sql, says) in [
-        (format!("UPDATE payment SET payload='{{}}' WHERE id=x'{}'", id(1)), "written once"),
+        (format!("UPDATE payment SET payload=x'00' WHERE id=x'{}'", id(1)), "written once"),
         (format!("UPDATE payment SET nonce=zeroblob(32) WHERE id=x'{}'", id(1)), "written once"),
         (format!("UPDATE payment SET state=5 WHERE id=x'{}'", id(2)), "no such step"),
         (format!("UPDATE payment SET state=8 WHERE id=x'{}'", id(2)), "no such step"),
@@ -214,7 +214,7 @@ fn the_file_itself_refuses_what_must_not_be() {
         ("UPDATE budget_window SET held=-1".to_owned(), "CHECK"),
         ("UPDATE budget_window SET mark=-1".to_owned(), "never goes back"),
         ("UPDATE hold SET amount=0".to_owned(), "CHECK"),
-        ("UPDATE audit SET body='{}'".to_owned(), "not changed"),
+        ("UPDATE audit SET body=x'00'".to_owned(), "not changed"),
         ("DELETE FROM audit".to_owned(), "not deleted"),
     ] {
         let refusal = raw.execute_batch(&sql).unwrap_err().to_string();

@@ -75,14 +75,14 @@ fn what_became_of_a_decision_is_told() {
 #[test]
 fn every_change_of_a_decision_is_seen() {
     let changes = [
-        ("UPDATE decision SET request=replace(request,'scout','snout')", "its request"),
-        ("UPDATE decision SET judgement=replace(judgement,'1','2')", "its judgement"),
+        ("UPDATE decision SET request=stored(replace(text(request),'scout','snout'))", "its request"),
+        ("UPDATE decision SET judgement=stored(replace(text(judgement),'1','2'))", "its judgement"),
         ("UPDATE decision SET verdict='review'", "its verdict"),
         ("UPDATE decision SET refusal='policy-denied'", "its verdict"),
         ("UPDATE decision SET seq=seq+100", "the record that vouches for it is missing"),
         ("UPDATE decision SET seq=seq-1", "does not name it"),
         (
-            "DROP TRIGGER audit_unchanged; UPDATE audit SET body=replace(body,'\"verdict\":\"allow\"','\"verdict\":\"deny\"')",
+            "DROP TRIGGER audit_unchanged; UPDATE audit SET body=stored(replace(text(body),'\"verdict\":\"allow\"','\"verdict\":\"deny\"'))",
             "was changed",
         ),
     ];

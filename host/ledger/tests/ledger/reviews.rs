@@ -175,7 +175,7 @@ fn every_group_that_was_asked_for_must_say_yes() {
     drop(ledger);
     rig.check();
     let raw = rig.raw();
-    let body = "SELECT json_extract(body,'$.groups'),json_extract(body,'$.terms.groups') FROM audit
+    let body = "SELECT json_extract(text(body),'$.groups'),json_extract(text(body),'$.terms.groups') FROM audit
                 WHERE kind='approval-vote' ORDER BY seq LIMIT 1";
     let record: (String, String) = raw.query_row(body, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
     assert_eq!(record, (r#"["finance"]"#.to_owned(), r#"{"finance":2,"legal":1}"#.to_owned()));

@@ -224,3 +224,26 @@ fn the_write_ahead_log_stays_bounded() {
     drop(ledger);
     rig.check();
 }
+
+#[test]
+fn a_damaged_text_is_an_error_and_is_presented_to_nobody() {
+    let cut = "substr(payload,1,length(payload)-1)";
+    for damaged in ["x''", "x'07'", "x'01'", cut, "CAST(substr(payload,1,60)||x'00'||substr(payload,62) AS BLOB)"] {
+        let rig = Rig::new();
+        let ledger = rig.open();
+        granted(&ledger, commit(1, T0, &[]));
+        step(&ledger, event(1, State::Signed, Event::Ambiguous, T0)).unwrap();
+        drop(ledger);
+        let sql = format!("DROP TRIGGER payment_payload; UPDATE payment SET payload={damaged}");
+        rig.raw().execute_batch(&sql).unwrap();
+        let ledger = rig.open();
+        let told = |why: Option<LedgerError>| match why {
+            Some(LedgerError::Unavailable(why)) => assert!(why.contains("a stored text cannot be read"), "{why}"),
+            other => panic!("{damaged}: {other:?}"),
+        };
+        told(block(ledger.reopen(payment_id(1), 1, T0)).err());
+        told(block(ledger.payment(payment_id(1))).err());
+        // Whatever does not need the text goes on.
+        step(&ledger, event(1, State::Redeemable, Event::Redeemed, T0)).unwrap();
+    }
+}

@@ -109,7 +109,7 @@ fn a_word_is_recorded_once_and_only_about_what_was_bought() {
     );
     let note: String = rig
         .raw()
-        .query_row("SELECT body FROM audit WHERE kind='use-reported' ORDER BY seq LIMIT 1", [], |r| r.get(0))
+        .query_row("SELECT text(body) FROM audit WHERE kind='use-reported' ORDER BY seq LIMIT 1", [], |r| r.get(0))
         .unwrap();
     assert!(note.len() < 700 && note.contains("sha256:"), "{note}");
     drop(ledger);

@@ -65,7 +65,8 @@ fn another_window_begins_with_what_was_bought_within_it() {
     assert_eq!(of(&Window::Rolling(3_600)).map(|v| (v.held, v.spent)), Some((78, 22)));
     drop(ledger);
     rig.check();
-    let sql = "SELECT count(*) FROM audit WHERE body LIKE '%\"seeded\":22%' OR body LIKE '%\"seeded\":110%'";
+    let sql =
+        "SELECT count(*) FROM audit WHERE text(body) LIKE '%\"seeded\":22%' OR text(body) LIKE '%\"seeded\":110%'";
     assert_eq!(rig.raw().query_row(sql, [], |r| r.get::<_, u32>(0)).unwrap(), 2, "recorded");
 }
 

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use countersign_audit::tlog::{Frontier, leaf_hash};
 use countersign_core::ledger::{Committed, Ledger, Refusal};
+use countersign_ledger::text::unpack;
 use countersign_ledger::{SqliteLedger, check_integrity, verify_chain};
 use rusqlite::Connection;
+use rusqlite::types::Type;
 
 use crate::together::block;
 use crate::worker::{START, options, wish};
@@ -93,8 +95,10 @@ impl Known {
         }
         let mut tree = Frontier::default();
         let mut records = conn.prepare("SELECT body FROM audit ORDER BY seq")?;
-        for body in records.query_map([], |r| r.get::<_, String>(0))? {
-            tree.push(leaf_hash(body?.as_bytes()));
+        for body in records.query_map([], |r| r.get::<_, Vec<u8>>(0))? {
+            let body = unpack(&body?);
+            let body = body.map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(e)))?;
+            tree.push(leaf_hash(body.as_bytes()));
             known.trees.insert(format!("{} {}", tree.size(), hex::encode(tree.root())));
         }
         Ok(known)

@@ -11,6 +11,7 @@ use countersign_core::ledger::{BudgetRefusal, Committed, Evidence, Ledger, Refus
 use countersign_core::money::Atomic;
 use countersign_core::payment::{Event, State};
 use countersign_core::time::Timestamp;
+use countersign_ledger::text::unpack;
 use countersign_ledger::{Options, SqliteLedger, check_integrity};
 use countersign_model::history::{Answer, Call, Record, check, entries};
 
@@ -86,10 +87,11 @@ async fn buy(ledger: &SqliteLedger, caller: u64, purchases: u64, calls: &Mutex<V
 fn records(path: &std::path::Path) -> Vec<Record> {
     let conn = rusqlite::Connection::open(path).unwrap();
     let mut statement = conn.prepare("SELECT seq,kind,body FROM audit ORDER BY seq").unwrap();
-    let rows = statement.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?)));
+    let rows = statement.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, Vec<u8>>(2)?)));
     rows.unwrap()
         .map(|row| {
             let (seq, kind, body) = row.unwrap();
+            let body = unpack(&body).unwrap();
             let json: serde_json::Value = serde_json::from_str(&body).unwrap();
             let what = json["event"].as_str().unwrap_or(&kind);
             let call = json["payment"].as_str().map_or(String::new(), |payment| format!("{what} {payment}"));
