@@ -7,6 +7,7 @@ use countersign_audit::verify::{Verifier, checkpoint_line, consistency_line, par
 use countersign_core::ledger::{Ledger, LedgerError, Note, TreeHead};
 use countersign_core::payment::{Event, State};
 use countersign_core::verdict::Window;
+use countersign_ledger::text::unpack;
 use countersign_ledger::{ChainError, check_integrity, verify_chain};
 
 use crate::common::*;
@@ -74,6 +75,7 @@ fn a_change_of_any_column_of_any_record_is_found() {
         assert!(matches!(found, Err(ChainError::Broken { .. })), "{change}: {found:?}");
         raw.execute_batch("DELETE FROM audit; INSERT INTO audit SELECT * FROM saved").unwrap();
     };
+    let mut same = 0;
     for seq in 1..=records {
         for change in [
             "at=at+1",
@@ -99,6 +101,11 @@ fn a_change_of_any_column_of_any_record_is_found() {
             for at in (0..whole.len()).step_by(stride) {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1;
+                // Some bits of a packed text mean nothing: the record is the same.
+                if column == "body" && unpack(&flipped) == unpack(&whole) {
+                    same += 1;
+                    continue;
+                }
                 let hex = hex::encode(flipped);
                 check(&format!("UPDATE audit SET {column}=x'{hex}' WHERE seq={seq}"));
             }
@@ -106,6 +113,7 @@ fn a_change_of_any_column_of_any_record_is_found() {
     }
     let swap = "UPDATE audit SET body=(SELECT body FROM saved s WHERE s.seq=5-audit.seq) WHERE seq IN (2,3)";
     check(swap);
+    assert!(same <= 2, "{same} changed bits change no text");
     verify_chain(&rig.path).unwrap();
 }
 
