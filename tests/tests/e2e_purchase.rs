@@ -462,8 +462,8 @@ fn a_cancelled_payment_can_never_be_redeemed() {
     let (chain, token) = (till.peers.chain(), text(&signed, "/to"));
     assert!(token.eq_ignore_ascii_case(USDC), "{signed}");
     let data = text(&signed, "/data");
-    let nonce = format!("0x{}", &data[10 + 64..10 + 128]);
-    let authorizer = format!("0x{}", &data[10 + 24..10 + 64]);
+    let nonce = format!("0x{}", data.get(10 + 64..10 + 128).unwrap());
+    let authorizer = format!("0x{}", data.get(10 + 24..10 + 64).unwrap());
     assert!(!chain.authorization_state(token, &authorizer, &nonce));
     chain.send(token, data);
     assert!(chain.authorization_state(token, &authorizer, &nonce), "the token did not take the cancellation");

@@ -1,5 +1,6 @@
 //! Purchases by MPP: from the official server, judged by the chain, and from sellers who would like to be paid otherwise.
 #![expect(clippy::unwrap_used, reason = "a test: whatever is not as expected must fail it loudly")]
+#![expect(clippy::disallowed_methods, reason = "a challenge ends by the real clock")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -214,8 +215,7 @@ fn seller(asks: impl Fn(&str) -> String + Send + Sync + 'static) -> Stub {
 /// The credentials of MPP that reached a seller, as they came.
 fn credentials(seller: &Stub) -> Vec<String> {
     let line = |request: &String| {
-        let found = request.lines().find_map(|line| line.strip_prefix("authorization: Payment ").map(str::to_owned));
-        found
+        request.lines().find_map(|line| line.strip_prefix("authorization: Payment ").map(str::to_owned))
     };
     seller.seen().iter().filter_map(line).collect()
 }

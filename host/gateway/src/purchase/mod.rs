@@ -203,7 +203,7 @@ impl Purchase {
             decided => (decided, visit),
         };
         match decided {
-            Decided::Pay(granted) => self.sign_and_present(*granted, &*signer, visit).await,
+            Decided::Pay(granted) => Box::pin(self.sign_and_present(*granted, &*signer, visit)).await,
             Decided::Wait(approval) => Err(self.approval_required(&approval)),
         }
     }

@@ -290,8 +290,8 @@ mod tests {
             json!({"error": {"code": "402"}}),
             json!({}),
         ] {
-            assert!(matches!(read(message.to_string().as_bytes()), Err(CallError::Broken(_))), "{message}");
+            assert!(matches!(read(message.to_string().as_bytes(), OF_X402), Err(CallError::Broken(_))), "{message}");
         }
-        assert!(read(b"{").is_err());
+        assert!(read(b"{", OF_X402).is_err());
     }
 }
