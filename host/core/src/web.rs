@@ -370,7 +370,8 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Offers, proofs and receipts of every rail: the gateway's business alone.
-const PAYMENT: [&str; 7] = [
+const PAYMENT: [&str; 8] = [
+    "payment-authorization",
     "payment-receipt",
     "payment-required",
     "payment-response",
@@ -425,16 +426,36 @@ pub fn forbidden_request_header(name: &str) -> bool {
         || ours(&name)
 }
 
+/// What follows the scheme `Payment` in each of the values that a header lists; readers differ in what they take for a
+/// blank, so whatever is no letter or sign before it counts as one.
+fn after_payment(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').filter_map(|part| {
+        let start = part.iter().position(u8::is_ascii_graphic)?;
+        let (scheme, rest) = part.get(start..)?.split_at_checked(7)?;
+        let ends = rest.first().is_none_or(|b| !b.is_ascii_alphanumeric());
+        (scheme.eq_ignore_ascii_case(b"payment") && ends).then_some(rest)
+    })
+}
+
 /// Whether an `Authorization` value is a payment (scheme `Payment`), which only the gateway makes.
 /// Any other credential is the agent's own and may go to the seller.
 #[must_use]
 pub fn is_payment_authorization(value: &[u8]) -> bool {
-    let pays = |part: &[u8]| {
-        let scheme = part.trim_ascii_start();
-        scheme.get(..7).is_some_and(|s| s.eq_ignore_ascii_case(b"payment"))
-            && scheme.get(7).is_none_or(|b| !b.is_ascii_alphanumeric())
-    };
-    value.split(|b| *b == b',').any(pays)
+    after_payment(value).next().is_some()
+}
+
+/// Whether a header of an agent's carries a payment: sellers look for one in others than `Authorization`, too. There it is
+/// the scheme and one long word, and not any sentence about payments.
+#[must_use]
+pub fn carries_payment(name: &str, value: &[u8]) -> bool {
+    const SHORTEST: usize = 16;
+    if name.eq_ignore_ascii_case("authorization") {
+        return is_payment_authorization(value);
+    }
+    after_payment(value).any(|rest| {
+        let word = rest.trim_ascii();
+        word.len() >= SHORTEST && word.iter().all(u8::is_ascii_graphic)
+    })
 }
 
 /// Whether a seller's header never reaches the agent: it belongs to the connection, to the
@@ -735,7 +756,16 @@ mod tests {
     fn an_agents_own_credentials_pass_and_payments_do_not() {
         for value in ["Payment eyJ", "payment eyJ", "PAYMENT", " Payment x", "Basic YQ, Payment x", "Payment\tx"] {
             assert!(is_payment_authorization(value.as_bytes()), "{value:?}");
+            assert!(carries_payment("Authorization", value.as_bytes()), "{value:?}");
         }
+        assert!(is_payment_authorization(b"\xa0Payment x"), "some readers take this for a blank");
+        for value in ["Payment eyJjaGFsbGVuZ2UiOnt9", "a, payment  eyJjaGFsbGVuZ2UiOnt9 "] {
+            assert!(carries_payment("x-note", value.as_bytes()), "{value:?}");
+        }
+        for value in ["Payment for order 7 of today", "payment", "Payment eyJ", "prepayment eyJjaGFsbGVuZ2UiOnt9"] {
+            assert!(!carries_payment("x-note", value.as_bytes()), "{value:?}");
+        }
+        assert!(forbidden_request_header("Payment-Authorization"));
         for value in ["Bearer payment", "Basic UGF5bWVudCA", "Paymentish x", ""] {
             assert!(!is_payment_authorization(value.as_bytes()), "{value:?}");
         }

@@ -597,8 +597,9 @@ fn beside(conn: &Connection, p: &Prepared, placed: &Placement, valid_before: Opt
     Ok(json!({
         "payment": c.payment, "workspace": c.key.workspace, "agent": c.key.agent, "purchase": c.key.purchase,
         "session": c.session, "fingerprint": lower_hex(&c.fingerprint.0), "mandate": f.mandate, "wallet": f.wallet,
-        "method": f.method, "host": f.host, "path": f.path, "pay_to": f.pay_to, "network": f.network,
-        "asset": f.asset, "amount": f.amount, "value": f.value, "offer": f.offer_sha256, "generation": c.generation,
+        "method": f.method, "host": f.host, "path": f.path, "pay_to": f.pay_to, "rail": f.rail,
+        "scheme": f.scheme, "network": f.network, "asset": f.asset, "amount": f.amount, "value": f.value,
+        "offer": f.offer_sha256, "generation": c.generation,
         "facts": p.documents.facts().digest, "decisions": decisions,
         "budgets": placed.moves.record(),
     }))

@@ -73,8 +73,8 @@ pub(crate) fn deny(conn: &Connection, epoch: u64, p: &Prepared) -> Answer<Done<P
     let body = json!({
         "payment": d.payment, "workspace": d.key.workspace, "agent": d.key.agent, "purchase": d.key.purchase,
         "fingerprint": lower_hex(&d.fingerprint.0), "code": d.code, "mandate": f.mandate, "method": f.method,
-        "host": f.host, "path": f.path, "pay_to": f.pay_to, "amount": f.amount, "value": f.value,
-        "decisions": decisions,
+        "host": f.host, "path": f.path, "pay_to": f.pay_to, "rail": f.rail, "scheme": f.scheme,
+        "amount": f.amount, "value": f.value, "decisions": decisions,
     });
     append(conn, d.at, "payment-denied", body)?;
     Ok(Done::Keep(d.payment))

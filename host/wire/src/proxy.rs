@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use countersign_core::web::{Target, forbidden_request_header, is_hop_by_hop, is_payment_authorization};
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHORIZATION,
-};
+use countersign_core::web::{Target, carries_payment, forbidden_request_header, is_hop_by_hop};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::parent::{TRACEPARENT, TRACESTATE};
@@ -93,7 +91,7 @@ pub fn headers(from: &HeaderMap, token: &str) -> Result<Vec<(HeaderName, HeaderV
         if !is_end_to_end(name) || named.contains(name.as_str()) {
             continue;
         }
-        let payment = *name == AUTHORIZATION && is_payment_authorization(value.as_bytes());
+        let payment = carries_payment(name.as_str(), value.as_bytes());
         if forbidden_request_header(name.as_str()) || payment {
             return Err(format!("headers: `{name}` is the gateway's to set"));
         }

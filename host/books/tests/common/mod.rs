@@ -115,7 +115,7 @@ pub(crate) fn payment(n: u64, state: State, amount: u64) -> PaymentView {
     let spent = state.is_spent();
     let authorization = json!({
         "offer": {
-            "version": 2, "index": 0, "scheme": "exact", "network": NETWORK, "network_name": NETWORK,
+            "protocol": {"x402": 2}, "index": 0, "scheme": "exact", "network": NETWORK, "network_name": NETWORK,
             "asset": {
                 "id": "usdc-base-sepolia", "network": NETWORK, "address": ASSET, "symbol": "USDC", "decimals": 6,
                 "eip712": {"name": "USDC", "version": "2"}, "price": 1_000_000,

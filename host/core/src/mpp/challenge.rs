@@ -51,6 +51,9 @@ pub struct Challenge {
     /// The seller's own note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
+    /// The header that the credential is wanted in, if the seller says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
 }
 
 impl Challenge {
@@ -99,7 +102,13 @@ pub(super) fn read(headers: &[(String, Vec<u8>)]) -> Result<Vec<Challenge>, Rail
             Reader { bytes: field, at: 0 }.challenges().map_err(|problem| RailError::malformed(PLACE, problem))?;
         for (scheme, parameters) in said {
             if scheme.eq_ignore_ascii_case(SCHEME) {
-                challenges.push(of_parameters(challenges.len(), parameters)?);
+                let index = challenges.len();
+                let challenge = of_parameters(index, parameters)?;
+                if challenge.is_json() {
+                    let place = format!("{}.request", place(index));
+                    return Err(RailError::malformed(place, "expected base64url without padding"));
+                }
+                challenges.push(challenge);
             }
         }
     }
@@ -152,7 +161,8 @@ pub(super) fn place(index: usize) -> String {
     format!("challenges[{index}]")
 }
 
-const KNOWN: [&str; 9] = ["id", "realm", "method", "intent", "request", "expires", "digest", "description", "opaque"];
+const KNOWN: [&str; 10] =
+    ["id", "realm", "method", "intent", "request", "expires", "digest", "description", "opaque", "header"];
 
 fn of_parameters(index: usize, mut parameters: BTreeMap<String, Parameter>) -> Result<Challenge, RailError> {
     let mut take = |name: &'static str| -> Result<Option<String>, RailError> {
@@ -183,6 +193,7 @@ fn of_parameters(index: usize, mut parameters: BTreeMap<String, Parameter>) -> R
         digest: take("digest")?,
         description: take("description")?,
         opaque: take("opaque")?,
+        header: take("header")?,
     })
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::challenge::Challenge;
-use super::offer::CREDENTIAL;
+use super::offer::{CREDENTIAL, HEADER};
 use crate::evm::{Signature65, hex32};
 use crate::json::canonical;
 use crate::x402::{Authorization, MAX_PAYMENT_HEADER, Offer, PaymentHeader, Protocol, RailError};
@@ -26,11 +26,14 @@ pub(super) fn present(authorization: &Authorization, signature: &Signature65) ->
     if value.len() > MAX_PAYMENT_HEADER {
         return Err(RailError::HeaderTooLarge { bytes: value.len(), most: MAX_PAYMENT_HEADER });
     }
-    Ok(PaymentHeader { name: "authorization", value })
+    Ok(PaymentHeader { name: HEADER, value })
 }
 
-/// Whether the header will not be too large, which must be known before there is a signature.
+/// Whether the header, if it is one, will not be too large, which must be known before there is a signature.
 pub(super) fn fits(authorization: &Authorization) -> Result<(), RailError> {
+    if challenge_of(&authorization.offer)?.is_json() {
+        return Ok(());
+    }
     let like_a_signature = "0".repeat(132);
     let bytes = encode(&compose(authorization, &like_a_signature)?).len();
     if bytes > MAX_PAYMENT_HEADER {

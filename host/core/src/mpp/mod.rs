@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 pub use challenge::{Challenge, MAX_CHALLENGES, MAX_FIELDS, MAX_PARAMETER};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::evm::{Address, Signature65};
 use crate::id::PaymentId;
 use crate::seams::Rail;
@@ -41,7 +43,8 @@ impl Rail for Mpp {
     }
 
     fn offers(&self, challenge: &x402::Challenge<'_>, payer: Address) -> Result<Offers, RailError> {
-        offer::read(challenge::read(challenge.headers)?, challenge.request_sha256, &self.assets, payer)
+        let sent = challenge.request_sha256.unwrap_or_else(|| Sha256::digest([]).into());
+        offer::read(challenge::read(challenge.headers)?, Some(sent), &self.assets, payer)
     }
 
     /// The nonce is the challenge's; `nonce` is not used.

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 
 use super::challenge::{Challenge, place};
 use crate::evm::Address;
@@ -18,16 +17,19 @@ use crate::x402::{
 const METHOD: &str = "evm";
 const INTENT: &str = "charge";
 pub(super) const CREDENTIAL: &str = "authorization";
+/// The header that carries it.
+pub(super) const HEADER: &str = "authorization";
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// The offers in these challenges. One that is malformed makes all of them suspect.
+/// The offers in these challenges. One that is malformed makes all of them suspect. `sent` is the SHA-256 of the body that is
+/// sent, where a digest can be of one.
 pub(super) fn read(
     challenges: Vec<Challenge>,
-    request_sha256: Option<[u8; 32]>,
+    sent: Option<[u8; 32]>,
     assets: &AssetTable,
     payer: Address,
 ) -> Result<Offers, RailError> {
-    let reader = Reader { request_sha256, assets, payer };
+    let reader = Reader { sent, assets, payer };
     let (mut offers, mut skipped) = (Vec::new(), Vec::new());
     for (index, challenge) in challenges.into_iter().enumerate() {
         match reader.offer(index, challenge)? {
@@ -42,7 +44,7 @@ pub(super) fn read(
 }
 
 struct Reader<'t> {
-    request_sha256: Option<[u8; 32]>,
+    sent: Option<[u8; 32]>,
     assets: &'t AssetTable,
     payer: Address,
 }
@@ -59,6 +61,11 @@ impl Reader<'_> {
             if said != known {
                 return skip(code, format!("has {what} {}, and only `{known}` is known", text::token(said)));
             }
+        }
+        // A credential in any other place than the seller's is one that is shown to strangers.
+        if let Some(header) = challenge.header.as_deref().filter(|name| !name.eq_ignore_ascii_case(HEADER)) {
+            let message = format!("wants the credential in {}, and it is only sent in `{HEADER}`", text::token(header));
+            return skip("unsupported-header", message);
         }
         if let Some(expires) = &challenge.expires
             && Timestamp::parse(expires).is_none()
@@ -143,10 +150,10 @@ impl Reader<'_> {
 
     /// Whether a digest is that of the body that is sent, as RFC 9530 writes it or as the reference server does.
     fn is_digest(&self, said: &str) -> bool {
-        let ours = STANDARD.encode(self.request_sha256.unwrap_or_else(|| Sha256::digest([]).into()));
+        let ours = self.sent.map(|sent| STANDARD.encode(sent));
         let value = said.strip_prefix("sha-256=");
         let value = value.map(|v| v.strip_prefix(':').and_then(|v| v.strip_suffix(':')).unwrap_or(v));
-        value == Some(&ours)
+        ours.is_some() && value == ours.as_deref()
     }
 }
 

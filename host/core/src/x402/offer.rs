@@ -187,6 +187,8 @@ impl Offer {
             Protocol::Mpp(challenge) => {
                 add(&[0]);
                 add(challenge.realm.as_bytes());
+                // What the approver read.
+                add(challenge.description.as_deref().unwrap_or_default().as_bytes());
             }
         }
         add(self.scheme.as_bytes());

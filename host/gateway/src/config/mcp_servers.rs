@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::web::{Target, forbidden_request_header, is_payment_authorization};
+use countersign_core::web::{Target, carries_payment, forbidden_request_header};
 use http::{HeaderName, HeaderValue};
 
 use super::mandates::When;
@@ -80,7 +80,7 @@ fn headers(item: &Item<'_>) -> Read<BTreeMap<String, Secret>> {
         if HeaderValue::from_str(value.expose()).is_err() {
             return Err(item.error("this cannot be sent in a header"));
         }
-        if parsed == http::header::AUTHORIZATION && is_payment_authorization(value.expose().as_bytes()) {
+        if carries_payment(parsed.as_str(), value.expose().as_bytes()) {
             return Err(item.error("a payment is the gateway's to make"));
         }
         if headers.insert(parsed.as_str().to_owned(), value).is_some() {

@@ -10,7 +10,7 @@ use countersign_core::json::canonical;
 use countersign_core::ledger::Fingerprint;
 use countersign_core::money::Micros;
 use countersign_core::spend::Attribute;
-use countersign_core::web::{self, Target, forbidden_request_header, is_payment_authorization};
+use countersign_core::web::{self, Target, carries_payment, forbidden_request_header};
 use countersign_core::x402::{Offer, Protocol, text};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue, Method};
@@ -308,7 +308,7 @@ fn parse_headers(wire: BTreeMap<String, String>) -> Result<Vec<(HeaderName, Head
     let mut headers = Vec::with_capacity(wire.len());
     for (name, value) in wire {
         let parsed: HeaderName = name.parse().map_err(|_| bad("headers: a name is not a header name".to_owned()))?;
-        let payment = parsed == http::header::AUTHORIZATION && is_payment_authorization(value.as_bytes());
+        let payment = carries_payment(parsed.as_str(), value.as_bytes());
         if forbidden_request_header(parsed.as_str()) || payment {
             return Err(bad(format!("headers: `{parsed}` is the gateway's to set")));
         }

@@ -130,8 +130,8 @@ impl Purchase {
         let mut skipped: Vec<String> =
             visit.offers.skipped.iter().map(|s| format!("{}: {}", s.place(), s.message)).collect();
         let mut payable = Vec::new();
-        for priced in candidates(visit.offers.offers.clone()) {
-            let offer = &priced.offer;
+        // Before the cheapest few are chosen: what cannot be paid takes nobody's place.
+        for offer in &visit.offers.offers {
             if !networks.is_some_and(|n| n.contains(&offer.network)) {
                 skipped.push(format!(
                     "{}: wallet `{}` does not sign for {}",
@@ -153,16 +153,15 @@ impl Purchase {
                     offer.place(),
                     mandate.name
                 ));
-            } else if let Err(ended @ RailError::Ended { .. }) =
-                offer.valid_for_seconds(mandate.max_validity_seconds, now)
-            {
-                skipped.push(format!("{}: {ended}", offer.place()));
+            } else if let Err(unfit) = offer.valid_for_seconds(mandate.max_validity_seconds, now) {
+                skipped.push(format!("{}: {unfit}", offer.place()));
             } else if let Some(why) = self.call.cannot_carry(offer) {
                 skipped.push(format!("{}: {why}", offer.place()));
             } else {
-                payable.push(priced);
+                payable.push(offer.clone());
             }
         }
+        let payable = candidates(payable);
         if payable.is_empty() {
             let detail = format!("none of the seller's offers can be paid: {}", skipped.join("; "));
             return Err(Problem::new(Code::UnpayableOffer, detail));
@@ -473,7 +472,14 @@ impl Purchase {
                 return Ok(Err(self.policy_refused(candidate, judgement, combined)));
             }
         };
-        let authorization = self.authorize(mandate, payer, payment, &candidate)?;
+        let authorization = match self.authorize(mandate, payer, payment, &candidate)? {
+            Ok(authorization) => authorization,
+            // Refused like any other candidate: another may be payable, and what was denied before it is recorded.
+            Err(unfit) => {
+                let problem = Problem::new(Code::UnpayableOffer, unfit.to_string());
+                return Ok(Err(host_refused(&candidate, judgement, problem)));
+            }
+        };
         let review = self.review(mandate, &candidate, combined.review.as_deref().unwrap_or_default(), at)?;
         let grant = if combined.verdict == Verdict::Review {
             Grant::Review(review.clone())
@@ -581,11 +587,11 @@ impl Purchase {
         payer: Address,
         payment: PaymentId,
         candidate: &Candidate,
-    ) -> Result<Box<Authorization>, Problem> {
+    ) -> Result<Result<Box<Authorization>, RailError>, Problem> {
         let nonce = random(&*self.gateway.clock)?;
         let (offer, at) = (&candidate.priced.offer, candidate.request.at);
         let built = self.snapshot.rail.authorize(offer, payer, payment, nonce, at, mandate.max_validity_seconds);
-        built.map(Box::new).map_err(|e| Problem::new(Code::UnpayableOffer, e.to_string()))
+        Ok(built.map(Box::new))
     }
 
     fn review(
@@ -639,10 +645,10 @@ impl Purchase {
                 return Err(Problem::new(Code::PaymentUnknown, detail).with("payment", payment.to_string()));
             }
             Refusal::Nonce(payment) => {
-                let detail = format!(
-                    "the seller's challenge was signed for already, as payment `{payment}`: one challenge is paid once; \
-                     the seller must give a new one"
-                );
+                // It may be another agent's, who is nobody this one knows.
+                tracing::info!(%payment, "the seller's challenge was signed for already");
+                let detail = "the seller's challenge was signed for already: one challenge is paid once; the seller must \
+                              give a new one";
                 let reason = serde_json::json!([{"code": "challenge-used", "message": detail}]);
                 Problem::new(Code::UnpayableOffer, detail).with("reasons", reason)
             }
